@@ -1,0 +1,15 @@
+# Files that use instructions beyond the baseline are compiled with the flags they need and called only after the
+# processor has been asked (kernels/cpu/isa.hpp); gcc 12 warns falsely inside its own AVX-512 headers.
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  foreach(file ${GEOM_SOURCES})
+    if(file MATCHES "_amx\\.cpp$")
+      set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS "-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mamx-tile;-mamx-bf16;-mprefer-vector-width=512;-Wno-uninitialized;-Wno-maybe-uninitialized")
+    elseif(file MATCHES "_avx512\\.cpp$")
+      set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS "-mavx512f;-mavx512bw;-mavx512dq;-mavx512vl;-mprefer-vector-width=512;-Wno-uninitialized;-Wno-maybe-uninitialized")
+    elseif(file MATCHES "_avx2\\.cpp$")
+      set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS "-mavx2;-mfma;-mf16c;-mbmi2;-msse4.2")
+    elseif(file MATCHES "_sse42\\.cpp$")
+      set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS "-msse4.2;-mpclmul")
+    endif()
+  endforeach()
+endif()

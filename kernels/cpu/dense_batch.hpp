@@ -1,0 +1,38 @@
+// The CPU body of DenseBatch: one library call on one thread a matrix, the batch over the workers.
+#pragma once
+
+#include <vector>
+
+#include "kernels/dense_batch.hpp"
+#include "kernels/workers.hpp"
+
+namespace geom {
+
+class CpuDenseBatch : public DenseBatch {
+public:
+    explicit CpuDenseBatch(Workers& workers);
+
+    Buffer allocate(std::int64_t bytes) override;
+    void stacked_grams(std::span<const MatrixRef> first, std::span<const MatrixRef> second, const Batch& out) override;
+    void cholesky(const Batch& gram, const Batch& lower, std::span<CholeskyReport> reports) override;
+    void qr_lower(std::span<const MatrixRef> first, std::span<const MatrixRef> second, const Batch& lower,
+                  std::span<double> min_sine) override;
+    void product_singular_values(const Batch& left, const Batch& right, std::span<double> values, const Batch& u,
+                                 const Batch& v) override;
+    void solve_transposed(const Batch& lower, const Batch& x) override;
+    void combine_rows(std::span<const MatrixRef> w, const Batch& z, const Batch& out) override;
+    void combine_orthonormal(std::span<const MatrixRef> w, const Batch& z, const Batch& out) override;
+    void exchange_products(const Batch& lower, const Batch& out, std::span<double> asymmetry) override;
+    void symmetric_eigenvalues(const Batch& matrices, std::span<double> values) override;
+    void general_eigenvalues(const Batch& matrices, std::span<double> re, std::span<double> im) override;
+    void read(const Batch& matrices, std::span<double> host) override;
+
+private:
+    /// Scratch memory of a thread, kept between calls; what it held is lost.
+    double* scratch(int worker, std::int64_t doubles);
+
+    Workers& workers_;
+    std::vector<Buffer> scratch_;
+};
+
+}  // namespace geom

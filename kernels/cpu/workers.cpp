@@ -1,0 +1,80 @@
+#include "kernels/workers.hpp"
+
+#include <cblas.h>
+#include <omp.h>
+
+#include <chrono>
+
+namespace geom {
+
+Workers::Workers(int threads) {
+    openblas_set_num_threads(1);
+    for (int t = 0; t < threads; ++t) threads_.emplace_back([this, t] { run(t); });
+}
+
+Workers::~Workers() {
+    {
+        const std::lock_guard lock(mutex_);
+        quit_ = true;
+    }
+    start_.notify_all();
+    for (std::thread& thread : threads_) thread.join();
+}
+
+void Workers::for_each(std::int64_t n, const std::function<void(std::int64_t, int)>& f) {
+    if (n <= 0) return;
+    std::unique_lock lock(mutex_);
+    task_ = &f;
+    next_ = 0;
+    count_ = n;
+    running_ = size();
+    failure_ = nullptr;
+    ++generation_;
+    start_.notify_all();
+    while (!finished_.wait_for(lock, std::chrono::milliseconds(100), [this] { return running_ == 0; })) {
+        if (!idle_) continue;
+        lock.unlock();
+        std::exception_ptr stop;
+        try {
+            idle_();
+        } catch (...) {
+            stop = std::current_exception();
+        }
+        lock.lock();
+        if (stop && !failure_) {
+            failure_ = stop;
+            next_ = count_;
+        }
+    }
+    task_ = nullptr;
+    if (failure_) std::rethrow_exception(failure_);
+}
+
+void Workers::run(int worker) {
+    omp_set_num_threads(1);  // a setting of this thread: what OpenMP libraries called here may use
+    std::uint64_t seen = 0;
+    std::unique_lock lock(mutex_);
+    for (;;) {
+        start_.wait(lock, [&] { return quit_ || generation_ != seen; });
+        if (quit_) return;
+        seen = generation_;
+        while (next_ < count_) {
+            const std::int64_t i = next_++;
+            lock.unlock();
+            std::exception_ptr failure;
+            try {
+                (*task_)(i, worker);
+            } catch (...) {
+                failure = std::current_exception();
+            }
+            lock.lock();
+            if (failure && !failure_) {
+                failure_ = failure;
+                next_ = count_;
+            }
+        }
+        if (--running_ == 0) finished_.notify_all();
+    }
+}
+
+}  // namespace geom

@@ -1,0 +1,46 @@
+// The threads of a rank. They take whole units of work, or fixed tiles of one; no library splits work below them.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace geom {
+
+class Workers {
+public:
+    /// Starts `threads` >= 1 threads. Libraries called on them (OpenBLAS, oneDNN) are held to one thread each.
+    explicit Workers(int threads);
+    ~Workers();
+    Workers(const Workers&) = delete;
+    Workers& operator=(const Workers&) = delete;
+
+    int size() const noexcept { return static_cast<int>(threads_.size()); }
+
+    /// Calls f(i, worker) once for every i in [0, n), each on one thread, in rising order of i as threads become free;
+    /// worker in [0, size()) tells which scratch memory is the thread's own. Returns when all are done. The first
+    /// exception stops the rest and is rethrown here. While it waits, the caller's thread runs idle() every 100 ms.
+    void for_each(std::int64_t n, const std::function<void(std::int64_t i, int worker)>& f);
+
+    /// Progress, signals, heartbeat; called on the thread that called for_each. An exception from it stops the work.
+    void set_idle(std::function<void()> idle) { idle_ = std::move(idle); }
+
+private:
+    void run(int worker);
+
+    std::vector<std::thread> threads_;
+    std::function<void()> idle_;
+    std::mutex mutex_;
+    std::condition_variable start_, finished_;
+    const std::function<void(std::int64_t, int)>* task_ = nullptr;
+    std::int64_t next_ = 0, count_ = 0, running_ = 0;
+    std::uint64_t generation_ = 0;
+    std::exception_ptr failure_;
+    bool quit_ = false;
+};
+
+}  // namespace geom

@@ -1,0 +1,50 @@
+#include "app/commands.hpp"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+
+#include "app/pipeline.hpp"
+#include "checkpoint/synthetic.hpp"
+#include "mpi/agreement.hpp"
+
+namespace geom {
+
+namespace {
+
+void write_synthetic(const SynthOptions& options) {
+    const SyntheticModel model = parse_synthetic(options.shape);
+    write_synthetic_checkpoint(model, options.folder);
+    fmt::print("{}: synthetic checkpoint {} written; look at it with geom-mpi --model {}\n", options.folder, options.shape, options.folder);
+}
+
+void print_plan(RunOptions options, const Communicator& communicator) {
+    options.dry_run = true;
+    const std::string text = dry_run(options, communicator);
+    if (communicator.rank() == 0) fmt::print("{}", text);
+}
+
+}  // namespace
+
+int run_command(const Options& options, const Communicator& communicator, Phases& phases) {
+    switch (options.command) {
+        case Command::nothing:
+            if (communicator.rank() == 0) fmt::print(options.exit_code == 0 ? stdout : stderr, "{}", options.message);
+            return options.exit_code;
+        case Command::info: print_plan(options.run, communicator); return 0;
+        case Command::synth:
+            agree_on(communicator, [&] {
+                if (communicator.rank() == 0) write_synthetic(options.synth);
+            });
+            return 0;
+        case Command::run: break;
+    }
+    if (options.run.dry_run) {
+        print_plan(options.run, communicator);
+    } else {
+        run_pipeline(options.run, options.command_line, communicator, phases);
+    }
+    return 0;
+}
+
+}  // namespace geom

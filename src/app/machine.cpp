@@ -1,0 +1,76 @@
+#include "app/machine.hpp"
+
+#include <fmt/format.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <fstream>
+#include <limits>
+
+#include "kernels/cpu/isa.hpp"
+
+namespace geom {
+
+namespace {
+
+// A number of kB after "NAME:" in a file of /proc, in bytes; 0 when it is not there.
+std::int64_t proc_bytes(const char* file, const std::string& name) {
+    std::ifstream in(file);
+    for (std::string line; std::getline(in, line);) {
+        if (line.rfind(name + ":", 0) == 0) return std::strtoll(line.c_str() + name.size() + 1, nullptr, 10) * 1024;
+    }
+    return 0;
+}
+
+// What the container leaves; the largest number when there is no limit.
+std::int64_t container_bytes() {
+    std::ifstream limit("/sys/fs/cgroup/memory.max"), used("/sys/fs/cgroup/memory.current");
+    std::int64_t most = 0, now = 0;
+    if (limit >> most && used >> now) return std::max<std::int64_t>(0, most - now);
+    return std::numeric_limits<std::int64_t>::max();
+}
+
+cpu_set_t bound_cores() {
+    cpu_set_t cores;
+    CPU_ZERO(&cores);
+    if (::sched_getaffinity(0, sizeof cores, &cores) != 0) CPU_SET(0, &cores);
+    return cores;
+}
+
+int default_threads(const Communicator& communicator) {
+    if (const char* asked = std::getenv("OMP_NUM_THREADS")) {
+        if (const int n = std::atoi(asked); n > 0) return n;
+    }
+    const cpu_set_t cores = bound_cores();
+    const std::string mine = host_name() + std::string(reinterpret_cast<const char*>(&cores), sizeof cores);
+    const auto all = communicator.all_gather(mine);
+    const auto sharing = static_cast<int>(std::count(all.begin(), all.end(), mine));
+    return std::max(1, CPU_COUNT(&cores) / sharing);
+}
+
+}  // namespace
+
+std::string host_name() {
+    char name[256] = {};
+    return ::gethostname(name, sizeof name - 1) == 0 ? name : "unknown-host";
+}
+
+std::int64_t peak_resident_bytes() { return proc_bytes("/proc/self/status", "VmHWM"); }
+std::int64_t resident_bytes() { return proc_bytes("/proc/self/status", "VmRSS"); }
+
+Machine look_around(int threads, std::int64_t budget, const Communicator& communicator) {
+    Machine machine;
+    machine.host = host_name();
+    const int offered = default_threads(communicator);  // collective: asked by every rank, whatever it was told
+    machine.threads = threads > 0 ? threads : offered;
+    machine.amx = communicator.all_reduce_min(std::int64_t{have_amx_bf16() ? 1 : 0}) == 1;
+    machine.resident = communicator.all_reduce_max(resident_bytes());
+    const std::int64_t free = std::min(proc_bytes("/proc/meminfo", "MemAvailable"), container_bytes());
+    const auto share = static_cast<std::int64_t>(0.8 * static_cast<double>(free) / communicator.node_size());
+    machine.budget = communicator.all_reduce_min(budget > 0 ? budget : share);
+    return machine;
+}
+
+}  // namespace geom

@@ -1,0 +1,50 @@
+// Wiring, and the only place where exceptions end: what all ranks agreed on ends the program orderly, anything else
+// names its rank and aborts the job.
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <exception>
+
+#include "app/commands.hpp"
+#include "app/machine.hpp"
+#include "core/error.hpp"
+#include "mpi/agreement.hpp"
+#include "mpi/communicator.hpp"
+#include "mpi/environment.hpp"
+
+namespace {
+
+[[noreturn]] void end_job(int rank, const std::string& phase, const char* reason, int code) {
+    fmt::print(stderr, "geom-mpi: rank {} on {}, {}: {}\n", rank, geom::host_name(), phase, reason);
+    std::fflush(stderr);
+    geom::MpiEnvironment::abort(code);
+}
+
+int guarded(const geom::Options& options, const geom::Communicator& world) {
+    geom::Phases phases;
+    try {
+        return geom::run_command(options, world, phases);
+    } catch (const geom::AgreedError& error) {
+        if (world.rank() == 0) fmt::print(stderr, "geom-mpi: error: {}\n", error.what());
+        return static_cast<int>(error.code());
+    } catch (const geom::Error& error) {
+        end_job(world.rank(), phases.current(), error.what(), static_cast<int>(error.code()));
+    } catch (const std::exception& error) {
+        end_job(world.rank(), phases.current(), error.what(), static_cast<int>(geom::ExitCode::internal));
+    }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    const geom::Options options = geom::parse_options(argc, argv);
+    try {
+        geom::MpiEnvironment environment(argc, argv);
+        geom::Communicator world = geom::Communicator::world();
+        world.set_deadline(std::chrono::duration<double>(options.run.deadline));
+        return guarded(options, world);
+    } catch (const geom::Error& error) {  // MPI did not start, or not as the launcher meant it
+        fmt::print(stderr, "geom-mpi: error: {}\n", error.what());
+        return static_cast<int>(error.code());
+    }
+}

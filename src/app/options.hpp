@@ -1,0 +1,55 @@
+// The command line.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/range.hpp"
+
+namespace geom {
+
+struct RunOptions {
+    std::string model;
+    std::string revision;
+    std::string family;
+    std::vector<std::string> measures;  ///< every measure of this build when empty
+    std::string output;                 ///< MODEL.geom.h5 when empty
+    std::string json;                   ///< a file, or "-"
+    std::string backend = "auto";
+    std::optional<Range> layers;
+    std::int64_t memory_budget = 0;     ///< bytes a rank; 0: what the node gives
+    int threads = 0;                    ///< a rank; 0: what the node gives
+    double deadline = 600.0;
+    bool overwrite = false;
+    bool dry_run = false;
+    bool quiet = false;
+};
+
+struct SynthOptions {
+    std::string shape;
+    std::string folder;
+};
+
+enum class Command : std::uint8_t { run, info, synth, nothing };
+
+struct Options {
+    Command command = Command::run;
+    RunOptions run;
+    SynthOptions synth;
+    std::string command_line;  ///< as typed, for the record
+    int exit_code = 0;         ///< of Command::nothing: --help, --version or a mistake
+    std::string message;       ///< of Command::nothing: what to print
+};
+
+/// Parses arguments (and the file named by --config). Never exits: what CLI11 would print is in `message`.
+Options parse_options(int argc, const char* const* argv);
+
+/// "8GiB", "512MiB", "1.5e9", "4096" to bytes. Throws Error(usage).
+std::int64_t parse_bytes(const std::string& text);
+
+/// "A:B", half-open. Throws Error(usage).
+Range parse_range(const std::string& text);
+
+}  // namespace geom

@@ -1,0 +1,51 @@
+// Where the time of a run goes, by phase, over all ranks.
+#pragma once
+
+#include <chrono>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "mpi/communicator.hpp"
+
+namespace geom {
+
+struct PhaseTime {
+    std::string name;
+    double min = 0.0, mean = 0.0, max = 0.0;  ///< seconds, over ranks
+};
+
+class Phases {
+public:
+    Phases() : start_(Clock::now()) {}
+
+    /// Runs f and adds its time to `name`; `name` is the current phase while it runs, and stays it if f throws.
+    template <class F>
+    auto time(const std::string& name, F&& f) {
+        current_ = name;
+        const Stop stop{*this, Clock::now(), name};
+        return f();
+    }
+
+    const std::string& current() const noexcept { return current_; }
+    double total() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
+
+    /// Collective; every rank has gone through the same phases. "total" is the last one.
+    std::vector<PhaseTime> over_ranks(const Communicator& communicator) const;
+
+private:
+    using Clock = std::chrono::steady_clock;
+    struct Stop {
+        Phases& phases;
+        Clock::time_point begin;
+        std::string name;
+        ~Stop() { phases.add(name, std::chrono::duration<double>(Clock::now() - begin).count()); }
+    };
+    void add(const std::string& name, double seconds);
+
+    Clock::time_point start_;
+    std::string current_ = "start";
+    std::vector<std::pair<std::string, double>> seconds_;  // in order of first use
+};
+
+}  // namespace geom

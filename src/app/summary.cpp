@@ -1,0 +1,213 @@
+#include "app/summary.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <ctime>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "core/error.hpp"
+#include "core/progress.hpp"
+
+namespace geom {
+
+namespace {
+
+using nlohmann::ordered_json;
+
+std::string utc_now() {
+    const std::time_t now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
+    std::tm parts{};
+    ::gmtime_r(&now, &parts);
+    char text[32] = {};
+    std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts);
+    return text;
+}
+
+// The phases of /run, in the order of the data path; "total" last.
+std::vector<std::string> phase_names(const std::vector<std::string>& measures) {
+    std::vector<std::string> names = {"load", "exchange"};
+    names.insert(names.end(), measures.begin(), measures.end());
+    for (const char* name : {"wait", "assemble", "write", "analysis", "total"}) names.emplace_back(name);
+    return names;
+}
+
+template <class T>
+Slab slab_of(const Schema& schema, const std::string& path, const std::vector<T>& values) {
+    Slab slab;
+    slab.variable = schema.index_of(path);
+    slab.count = schema.shape_of(schema.variables[static_cast<std::size_t>(slab.variable)]);
+    slab.start.assign(slab.count.size(), 0);
+    const auto* bytes = reinterpret_cast<const std::byte*>(values.data());
+    slab.data.assign(bytes, bytes + values.size() * sizeof(T));
+    return slab;
+}
+
+std::vector<std::string> unique(std::vector<std::string> values) {
+    std::sort(values.begin(), values.end());
+    values.erase(std::unique(values.begin(), values.end()), values.end());
+    return values;
+}
+
+std::string joined(const std::vector<std::string>& values, const char* separator) {
+    std::string text;
+    for (const std::string& value : values) text += (text.empty() ? "" : separator) + value;
+    return text;
+}
+
+std::string digest_text(std::uint64_t digest) { return fmt::format("{:016x}", digest); }
+
+// NaN has no place in JSON.
+ordered_json number_or_null(double value) { return std::isfinite(value) ? ordered_json(value) : ordered_json(nullptr); }
+
+ordered_json to_json(const AttributeValue& value) {
+    return std::visit([](const auto& v) { return ordered_json(v); }, value);
+}
+
+struct CosineNumbers {
+    double adjacent = 0.0, pairs = 0.0, first_last = 0.0, chance_sd = 0.0;
+};
+
+CosineNumbers cosine_numbers(const Cosines& cosines, const ModelConfig& config) {
+    return {mean_adjacent_cosine(cosines), mean_pair_cosine(cosines),
+            cosines.cos_mean[static_cast<std::size_t>(cosines.layers - 1)], 1.0 / static_cast<double>(config.hidden)};
+}
+
+std::string gram_page(const Cosines& cosines, const ModelConfig& config) {
+    if (cosines.layers == 0) return {};
+    const CosineNumbers n = cosine_numbers(cosines, config);
+    std::string text = fmt::format("gram      cosines of the QK operators, same head, mean over {} heads (by chance 0 +- {:.1e} a head: 1/D)\n",
+                                   cosines.heads, n.chance_sd);
+    if (cosines.layers == 1) return text + "          a single layer: no pairs\n";
+    text += fmt::format("          consecutive layers {:+.4f}, all pairs {:+.4f}, first and last {:+.4f}\n", n.adjacent, n.pairs, n.first_last);
+    const auto pairs = static_cast<double>(cosines.layers * (cosines.layers - 1) / 2 * cosines.heads);
+    double beyond = 0.0;
+    for (std::int64_t l = 0; l < cosines.layers; ++l) {
+        for (std::int64_t m = l + 1; m < cosines.layers; ++m) {
+            for (std::int64_t h = 0; h < cosines.heads; ++h) {
+                beyond += std::abs(cosines.cos[static_cast<std::size_t>((l * cosines.layers + m) * cosines.heads + h)]) > 6.0 * n.chance_sd ? 1.0 : 0.0;
+            }
+        }
+    }
+    return text + fmt::format("          {:.1f}% of the {:.0f} pairs lie beyond 6 sd of chance\n", 100.0 * beyond / pairs, pairs);
+}
+
+std::string phase_page(const RunRecord& run) {
+    std::string text = "time     ";
+    for (const PhaseTime& phase : run.phases) text += fmt::format(" {} {:.2f} s{}", phase.name, phase.max, phase.name == "total" ? "" : ",");
+    return text + " (slowest rank)\n";
+}
+
+std::string page(const RunRecord& run, const Checkpoint& checkpoint, const Cosines& cosines, const std::filesystem::path& file) {
+    const std::vector<std::string> hosts = unique(run.hosts), devices = unique(run.devices);
+    std::string text = "\n";
+    text += fmt::format("model     {}, {} layers, {} heads, hidden {}\n", checkpoint.name(), checkpoint.config().layers,
+                        checkpoint.config().heads, checkpoint.config().hidden);
+    text += fmt::format("run       {} rank{} on {}: {}; {} ({})\n", run.ranks, run.ranks == 1 ? "" : "s", joined(hosts, ", "),
+                        joined(devices, "; "), run.backend, run.path);
+    text += gram_page(cosines, checkpoint.config());
+    text += phase_page(run);
+    text += fmt::format("          {} read in {} pass{}; peak memory {} a rank ({} planned)\n", readable_bytes(static_cast<double>(run.bytes_read)),
+                        run.passes, run.passes == 1 ? "" : "es", readable_bytes(static_cast<double>(run.peak_bytes)),
+                        readable_bytes(static_cast<double>(run.planned_bytes)));
+    return text + fmt::format("result    {}\n", file.string());
+}
+
+ordered_json json_object(const RunRecord& run, const Checkpoint& checkpoint, Range layers, const Cosines& cosines,
+                         const std::filesystem::path& file) {
+    ordered_json object;
+    for (const Attribute& attribute : root_attributes(run, checkpoint)) object[attribute.name] = to_json(attribute.value);
+    object["layers"] = {layers.begin, layers.end};
+    object["file"] = file.string();
+    for (const PhaseTime& phase : run.phases) object["phases"][phase.name] = {{"min", phase.min}, {"mean", phase.mean}, {"max", phase.max}};
+    object["bytes_read"] = run.bytes_read;
+    object["passes"] = run.passes;
+    object["flops"] = run.flops;
+    object["peak_memory"] = run.peak_bytes;
+    object["planned_memory"] = run.planned_bytes;
+    if (cosines.layers > 0) {
+        const CosineNumbers n = cosine_numbers(cosines, checkpoint.config());
+        object["summary"] = {{"mean_cos_adjacent", number_or_null(n.adjacent)}, {"mean_cos_pairs", number_or_null(n.pairs)},
+                             {"cos_first_last", number_or_null(n.first_last)}, {"chance_sd", n.chance_sd}};
+    }
+    return object;
+}
+
+}  // namespace
+
+Schema with_run_and_analysis(const Schema& schema, const std::vector<std::string>& measures) {
+    Schema full = schema;
+    if (full.find("gram/gram") >= 0) {
+        for (Variable& variable : analysis_variables()) full.variables.push_back(std::move(variable));
+    }
+    const std::vector<std::string> names = phase_names(measures);
+    full.scales.push_back({"run", "phase", static_cast<std::int64_t>(names.size()), names, "phase of the run", {}});
+    for (const char* which : {"min", "mean", "max"}) {
+        full.variables.push_back({"run", fmt::format("seconds_{}", which), {"phase"}, ValueType::f64, fmt::format("{} over ranks of a phase's time", which), "s", ""});
+    }
+    full.variables.push_back({"run", "bytes_read", {}, ValueType::f64, "bytes of weights read, all ranks", "byte", ""});
+    full.variables.push_back({"run", "peak_memory", {}, ValueType::f64, "largest resident memory of a rank", "byte", ""});
+    full.variables.push_back({"run", "planned_memory", {}, ValueType::f64, "the same as planned before the run", "byte", ""});
+    return full;
+}
+
+std::vector<Attribute> root_attributes(const RunRecord& run, const Checkpoint& checkpoint) {
+    return {
+        {"", "title", fmt::format("Geometry of the weights of {}", checkpoint.name())},
+        {"", "geom_mpi_version", std::string(GEOM_VERSION)},
+        {"", "created", utc_now()},
+        {"", "command", run.command_line},
+        {"", "model", checkpoint.name()},
+        {"", "revision", checkpoint.revision()},
+        {"", "commit", checkpoint.commit()},
+        {"", "config", checkpoint.config().text},
+        {"", "weights_digest", digest_text(run.digest)},
+        {"", "dtype", std::string(name_of(checkpoint.weight(WeightFamily::q_proj, 0).dtype))},
+        {"", "measures", joined(run.measures, ",")},
+        {"", "ranks", run.ranks},
+        {"", "backend", run.backend},
+        {"", "product_path", run.path},
+        {"", "devices", run.devices},
+        {"", "hostnames", run.hosts},
+        {"", "seed", std::int64_t{0}},
+    };
+}
+
+std::vector<Slab> run_slabs(const RunRecord& run, const Schema& schema) {
+    std::vector<double> min, mean, max;
+    for (const std::string& name : phase_names(run.measures)) {
+        const auto found = std::find_if(run.phases.begin(), run.phases.end(), [&](const PhaseTime& phase) { return phase.name == name; });
+        const PhaseTime time = found == run.phases.end() ? PhaseTime{} : *found;
+        min.push_back(time.min);
+        mean.push_back(time.mean);
+        max.push_back(time.max);
+    }
+    const auto number = [](std::int64_t value) { return std::vector<double>{static_cast<double>(value)}; };
+    return {slab_of(schema, "run/seconds_min", min),
+            slab_of(schema, "run/seconds_mean", mean),
+            slab_of(schema, "run/seconds_max", max),
+            slab_of(schema, "run/bytes_read", number(run.bytes_read)),
+            slab_of(schema, "run/peak_memory", number(run.peak_bytes)),
+            slab_of(schema, "run/planned_memory", number(run.planned_bytes))};
+}
+
+void speak(const RunOptions& options, const RunRecord& run, const Checkpoint& checkpoint, Range layers, const Cosines& cosines,
+           const std::filesystem::path& file) {
+    const bool json_to_stdout = options.json == "-";
+    fmt::print(json_to_stdout ? stderr : stdout, "{}", page(run, checkpoint, cosines, file));
+    if (options.json.empty()) return;
+    const std::string text = json_object(run, checkpoint, layers, cosines, file).dump(2);
+    if (json_to_stdout) {
+        fmt::print("{}\n", text);
+        return;
+    }
+    std::ofstream out(options.json);
+    out << text << "\n";
+    if (!out.flush()) throw Error(ExitCode::output, fmt::format("{}: the JSON object cannot be written", options.json));
+}
+
+}  // namespace geom

@@ -1,0 +1,44 @@
+// What a run says about itself: attributes of the result file, the page at the end, the JSON object.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "app/options.hpp"
+#include "app/phases.hpp"
+#include "checkpoint/checkpoint.hpp"
+#include "measures/analysis.hpp"
+#include "output/records.hpp"
+#include "output/result_file.hpp"
+
+namespace geom {
+
+/// The facts of a run, over all ranks.
+struct RunRecord {
+    std::string command_line;
+    std::vector<std::string> measures;
+    std::string backend;
+    std::string path;  ///< of products, HeadBlockFormat::path
+    std::vector<std::string> hosts, devices;  ///< one a rank
+    std::int64_t ranks = 1, passes = 1;
+    std::int64_t bytes_read = 0, flops = 0, planned_bytes = 0, peak_bytes = 0;
+    std::uint64_t digest = 0;
+    std::vector<PhaseTime> phases;
+};
+
+/// The result's full schema: the measures' variables, analysis' as far as its inputs are there, and /run's.
+Schema with_run_and_analysis(const Schema& schema, const std::vector<std::string>& measures);
+
+std::vector<Attribute> root_attributes(const RunRecord& run, const Checkpoint& checkpoint);
+
+/// /run's numbers.
+std::vector<Slab> run_slabs(const RunRecord& run, const Schema& schema);
+
+/// Prints the summary to stdout, or to stderr when stdout is the JSON object's, and writes that where --json says.
+/// Throws Error(output) when the JSON file cannot be written.
+void speak(const RunOptions& options, const RunRecord& run, const Checkpoint& checkpoint, Range layers, const Cosines& cosines,
+           const std::filesystem::path& file);
+
+}  // namespace geom

@@ -1,0 +1,52 @@
+// A model whose weights can be looked up: a folder, a snapshot in the hub cache, or a synthetic one.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "checkpoint/catalogue.hpp"
+#include "checkpoint/families.hpp"
+#include "checkpoint/model_config.hpp"
+#include "checkpoint/synthetic.hpp"
+#include "checkpoint/weight.hpp"
+
+namespace geom {
+
+class Checkpoint {
+public:
+    /// `model`: a folder, a hub id, or "synth:SHAPE[?...]". `revision`: hub ids only. `family`: overrides model_type
+    /// for weights-only measures; empty to believe config.json. Reads config.json and headers, no weights (but the
+    /// small scale tensors of f8 weights when they are looked up).
+    /// Throws Error(input), or Error(usage) for a malformed synth: name.
+    static Checkpoint open(const std::string& model, const std::string& revision, const std::string& family);
+
+    const std::string& name() const noexcept { return name_; }          ///< hub id, folder name or synth: name
+    const std::string& revision() const noexcept { return revision_; }
+    const std::string& commit() const noexcept { return commit_; }
+    const ModelConfig& config() const noexcept { return config_; }
+    const ModelFamily& family() const noexcept { return *family_; }
+    const std::vector<std::filesystem::path>& files() const noexcept;   ///< of FileSource::file
+    const std::vector<std::int64_t>& file_bytes() const noexcept;
+    std::int64_t parameters() const;                  ///< elements of all floating-point tensors but f8 scales
+
+    /// True when a model of this family and config has it (families.hpp, has_weight) and the checkpoint holds it.
+    bool has(WeightFamily family, std::int64_t layer, std::int64_t expert = -1) const;
+
+    /// Looks a weight up and checks its shape and type against the config.
+    /// Throws Error(input) naming the tensor, what was found and what was expected.
+    Weight weight(WeightFamily family, std::int64_t layer, std::int64_t expert = -1) const;
+
+private:
+    void read_scales(const TensorInfo& tensor, Weight& weight) const;
+
+    std::string name_, revision_, commit_;
+    ModelConfig config_;
+    const ModelFamily* family_ = nullptr;
+    Catalogue catalogue_;                        // empty for a synthetic model
+    std::optional<SyntheticModel> synthetic_;
+};
+
+}  // namespace geom

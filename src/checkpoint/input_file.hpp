@@ -1,0 +1,40 @@
+// Files that are read and never trusted: regular, of known size, inside the folder they were found in.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <span>
+#include <string>
+
+namespace geom {
+
+/// A regular file opened for reading; move-only.
+class InputFile {
+public:
+    /// Throws Error(input) when it is missing, unreadable, or not a regular file. Never blocks on a pipe.
+    explicit InputFile(const std::filesystem::path& path);
+    ~InputFile();
+    InputFile(InputFile&& other) noexcept;
+    InputFile(const InputFile&) = delete;
+    InputFile& operator=(const InputFile&) = delete;
+    InputFile& operator=(InputFile&&) = delete;
+
+    std::int64_t bytes() const noexcept { return bytes_; }
+
+    /// Fills `to` from `offset` on. Throws Error(input) when the file ends before, or on a failed read.
+    void read(std::int64_t offset, std::span<std::byte> to) const;
+
+private:
+    std::string shown_;
+    int descriptor_ = -1;
+    std::int64_t bytes_ = 0;
+};
+
+/// The whole of a small text file. Throws Error(input) beyond `limit` bytes.
+std::string read_text_file(const std::filesystem::path& path, std::int64_t limit);
+
+/// Throws Error(input) when `file`, all links followed, is missing or not below `allowed_root`.
+void check_inside(const std::filesystem::path& file, const std::filesystem::path& allowed_root);
+
+}  // namespace geom

@@ -1,0 +1,66 @@
+// One weight of a model: which matrix it is, its shape and type, and where its bytes come from.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "core/dtype.hpp"
+#include "core/range.hpp"
+
+namespace geom {
+
+/// The weights of a decoder. Matrices are [out, in] as stored: q_proj (H*hd, D), k_proj and v_proj (KV*hd, D),
+/// o_proj (D, H*hd), gate_proj and up_proj (F, D), down_proj (D, F); norms and biases are one row.
+enum class WeightFamily : std::uint8_t {
+    q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj,
+    input_ln, post_attn_ln, q_norm, k_norm, q_bias, k_bias, v_bias, router,
+    embed_tokens, lm_head, final_norm,
+};
+inline constexpr int weight_family_count = static_cast<int>(WeightFamily::final_norm) + 1;
+
+/// "q_proj", "input_ln", ... as in the result file.
+std::string_view name_of(WeightFamily family) noexcept;
+
+/// Bytes [offset, offset + bytes) of a file: whole rows of one tensor.
+struct FileSource {
+    std::int32_t file = 0;  ///< index into Checkpoint::files()
+    std::int64_t offset = 0;
+};
+
+/// Values made by the counter-based generator (checkpoint/synthetic.hpp).
+/// value[i] = base_factor * s(base_key, i) + own_factor * s(own_key, i), times 2^-exponent; or constant.
+struct SyntheticSource {
+    std::uint64_t seed = 0;
+    std::uint64_t base_key = 0;
+    std::uint64_t own_key = 0;
+    std::int64_t base_factor = 0;
+    std::int64_t own_factor = 0;
+    int exponent = 0;
+    std::int64_t first_element = 0;   ///< index, inside the stored tensor, of this weight's first element
+    bool is_constant = false;
+    double constant = 0.0;
+};
+
+/// A row-major matrix as stored: a whole tensor, or some rows of a fused one.
+struct Weight {
+    std::string tensor;          ///< name of the stored tensor, for messages
+    DType dtype = DType::bf16;   ///< as stored
+    std::int64_t rows = 0;
+    std::int64_t cols = 0;
+    std::int64_t first_row = 0;  ///< of this weight inside the stored tensor (fused tensors), for messages and f8 scales
+    std::variant<FileSource, SyntheticSource> source;
+
+    /// f8 only: element (i, j) of the stored tensor is multiplied by scales[i / scale_rows, j / scale_cols].
+    std::vector<float> scales;
+    std::int64_t scale_rows = 0;
+    std::int64_t scale_cols = 0;
+    std::int64_t scale_stride = 0;  ///< columns of the scale matrix
+
+    std::int64_t row_bytes() const noexcept { return cols * size_of(dtype); }
+    std::int64_t bytes() const noexcept { return rows * row_bytes(); }
+};
+
+}  // namespace geom

@@ -1,0 +1,85 @@
+#include "measures/head_store.hpp"
+
+#include <algorithm>
+#include <map>
+
+#include "core/error.hpp"
+
+namespace geom {
+
+HeadStore::HeadStore(const Plan& plan, std::int64_t pass, std::int64_t rank, const HeadBlockFormat& format, Backend& backend)
+    : plan_(plan),
+      pass_(pass),
+      rank_(rank),
+      format_(format),
+      backend_(backend),
+      shares_(plan.ranks[static_cast<std::size_t>(rank)].passes[static_cast<std::size_t>(pass)]) {
+    std::int64_t blocks = 0;
+    for (const GroupShare& held : shares_) {
+        first_block_.push_back(blocks);
+        blocks += (1 + static_cast<std::int64_t>(held.heads.size())) * layers();
+    }
+    blocks_ = backend_.allocate(blocks * format_.bytes);
+}
+
+KvGroupBlocks HeadStore::group(std::int64_t share) const {
+    const auto s = static_cast<std::size_t>(share);
+    const std::byte* k = blocks_.data() + first_block_[s] * format_.bytes;
+    return {layers(), static_cast<std::int64_t>(shares_[s].heads.size()), k, k + layers() * format_.bytes};
+}
+
+std::byte* HeadStore::place_of(const BlockTransfer& block) const {
+    for (std::size_t s = 0; s < shares_.size(); ++s) {
+        std::int64_t row = 0;  // of blocks: K first, then the share's query heads
+        if (!block.key) {
+            const auto at = std::find(shares_[s].heads.begin(), shares_[s].heads.end(), block.head);
+            if (at == shares_[s].heads.end()) continue;
+            row = 1 + (at - shares_[s].heads.begin());
+        } else if (shares_[s].group != block.head) {
+            continue;
+        }
+        return blocks_.data() + (first_block_[s] + row * layers() + block.layer) * format_.bytes;
+    }
+    throw Error(ExitCode::internal, "a block of a head that this rank does not hold");
+}
+
+void HeadStore::exchange_round(std::int64_t round, const LayerWeights* weights, Collectives& collectives) {
+    std::vector<Message> sends, receives;
+    if (weights != nullptr) pack(*weights, plan_.sends(pass_, round, rank_), sends);
+    for (const BlockTransfer& block : plan_.receives(pass_, round, rank_)) {
+        if (block.peer != rank_) receives.push_back({static_cast<int>(block.peer), place_of(block), format_.bytes});
+    }
+    collectives.exchange(sends, receives);
+}
+
+// Every block is packed once: blocks for this rank where they stay, others into staging, from where they may go to
+// several ranks (a group's K when its heads are divided).
+void HeadStore::pack(const LayerWeights& weights, const std::vector<BlockTransfer>& sends, std::vector<Message>& messages) {
+    std::map<std::pair<bool, std::int64_t>, std::byte*> packed;  // (key?, head) -> where its packed form is
+    for (const BlockTransfer& block : sends) {
+        if (block.peer == rank_) packed.emplace(std::pair{block.key, block.head}, place_of(block));
+    }
+    std::int64_t staged = 0;
+    for (const BlockTransfer& block : sends) staged += packed.contains({block.key, block.head}) ? 0 : 1;
+    if (staged * format_.bytes > staging_.size()) staging_ = backend_.allocate(staged * format_.bytes);
+    std::byte* free = staging_.data();
+    for (const BlockTransfer& block : sends) {
+        if (packed.emplace(std::pair{block.key, block.head}, free).second) free += format_.bytes;
+    }
+
+    std::vector<MatrixRef> rows;
+    std::vector<std::byte*> out;
+    for (const auto& [which, place] : packed) {
+        const auto& [key, head] = which;
+        const Range range{head * format_.head_dim, (head + 1) * format_.head_dim};
+        rows.push_back(weights.rows(key ? WeightFamily::k_proj : WeightFamily::q_proj, range));
+        out.push_back(place);
+    }
+    backend_.pack_head_blocks(rows, format_, out);
+    for (const BlockTransfer& block : sends) {
+        if (block.peer == rank_) continue;
+        messages.push_back({static_cast<int>(block.peer), packed.at({block.key, block.head}), format_.bytes});
+    }
+}
+
+}  // namespace geom

@@ -1,0 +1,48 @@
+// W_Q and W_K blocks of the heads a rank holds in one pass, of all layers, and how they get there: every rank packs the
+// blocks of the layer it has just read, keeps its own, and sends the others to the owners of their heads.
+//
+//   K [share][layer]   Q [share][head of the share][layer]      each block format.bytes long
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/buffer.hpp"
+#include "kernels/backend.hpp"
+#include "mpi/collectives.hpp"
+#include "plan/plan.hpp"
+#include "stream/layer_weights.hpp"
+
+namespace geom {
+
+class HeadStore {
+public:
+    /// Memory for the heads of `rank` in `pass`.
+    HeadStore(const Plan& plan, std::int64_t pass, std::int64_t rank, const HeadBlockFormat& format, Backend& backend);
+
+    /// Collective, once a round: `weights` is the layer this rank has just read, null when it has none. Afterwards the
+    /// blocks of every layer of this round are in place.
+    void exchange_round(std::int64_t round, const LayerWeights* weights, Collectives& collectives);
+
+    const std::vector<GroupShare>& shares() const noexcept { return shares_; }
+    std::int64_t layers() const noexcept { return plan_.input.layers; }
+    const HeadBlockFormat& format() const noexcept { return format_; }
+
+    /// The blocks of shares()[share].
+    KvGroupBlocks group(std::int64_t share) const;
+
+private:
+    std::byte* place_of(const BlockTransfer& block) const;
+    void pack(const LayerWeights& weights, const std::vector<BlockTransfer>& sends, std::vector<Message>& messages);
+
+    const Plan& plan_;
+    std::int64_t pass_, rank_;
+    HeadBlockFormat format_;
+    Backend& backend_;
+    std::vector<GroupShare> shares_;
+    std::vector<std::int64_t> first_block_;  // of each share: its K of layer 0, in blocks
+    Buffer blocks_;
+    Buffer staging_;
+};
+
+}  // namespace geom

@@ -1,0 +1,475 @@
+#include "measures/heads.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <numeric>
+
+#include "core/error.hpp"
+#include "core/range.hpp"
+
+namespace geom {
+
+namespace {
+
+constexpr double eps = std::numeric_limits<double>::epsilon();
+constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+
+/// Cholesky loses kappa(W)^2 eps: below this ratio of pivots W goes through QR.
+constexpr double least_pivot_ratio = 1e-3;
+/// The same for the stack [K; Q], whose blocks may differ in scale: the least angle between its rows counts.
+constexpr double least_sine = 1e-2;
+/// Heads whose matrices are held at once (whole key groups, so perhaps more).
+constexpr std::int64_t heads_at_once = 32;
+
+std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+
+/// `count` matrices of one shape in the backend's memory.
+struct Matrices {
+    Buffer memory;
+    Batch all;
+
+    Matrices(DenseBatch& dense, std::int64_t count, std::int64_t rows, std::int64_t cols)
+        : memory(dense.allocate(count * rows * cols * 8)), all{{}, rows, cols, rows} {
+        for (std::int64_t i = 0; i < count; ++i) all.at.push_back(memory.as<double>() + i * rows * cols);
+    }
+};
+
+std::vector<MatrixRef> pick(std::span<const MatrixRef> from, std::span<const std::int64_t> indices) {
+    std::vector<MatrixRef> some;
+    some.reserve(indices.size());
+    for (const std::int64_t i : indices) some.push_back(from[at(i)]);
+    return some;
+}
+
+/// One of the two sides of g = W_K^T W_Q: its blocks and their factors W W^T = L L^T.
+struct Side {
+    std::span<const MatrixRef> blocks;
+    Matrices lower;
+    std::vector<bool> by_qr;
+    std::vector<double> norm;  ///< ||W||_F
+
+    Side(DenseBatch& dense, std::span<const MatrixRef> w)
+        : blocks(w), lower(dense, std::ssize(w), w[0].rows, w[0].rows), by_qr(w.size()), norm(w.size()) {}
+};
+
+/// Query heads [heads) of the layer and the key heads they use, from the weights to HeadsOfLayer.
+class HeadsAtOnce {
+public:
+    HeadsAtOnce(DenseBatch& dense, const LayerQK& weights, Range heads, HeadsOfLayer& out)
+        : dense_(dense),
+          out_(out),
+          layer_(weights.layer),
+          first_(heads.begin),
+          n_(out.head_dim),
+          group_(std::ssize(weights.q) / std::ssize(weights.k)),
+          q_(dense, weights.q.subspan(at(heads.begin), at(heads.size()))),
+          k_(dense, weights.k.subspan(at(heads.begin / group_), at(heads.size() / group_))),
+          grams_(dense, heads.size(), 2 * n_, 2 * n_) {
+        for (std::int64_t h = 0; h < heads.size(); ++h) k_of_.push_back(h / group_);
+    }
+
+    void compute() {
+        dense_.stacked_grams(pick(k_.blocks, k_of_), q_.blocks, grams_.all);
+        factor(q_, grams_.all.block(n_, n_, n_, n_), "W_Q", first_);
+        std::vector<std::int64_t> leaders;
+        for (std::int64_t c = 0; c < std::ssize(k_.blocks); ++c) leaders.push_back(c * group_);
+        factor(k_, grams_.all.block(0, 0, n_, n_).pick(leaders), "W_K", first_ / group_);
+        singular_values();
+        symmetric_eigenvalues();
+        general_eigenvalues();
+    }
+
+private:
+    std::int64_t heads() const { return std::ssize(q_.blocks); }
+
+    /// Cholesky, and QR where it lost too much.
+    void factor(Side& side, const Batch& grams, const char* name, std::int64_t first) {
+        std::vector<CholeskyReport> reports(side.blocks.size());
+        dense_.cholesky(grams, side.lower.all, reports);
+        std::vector<std::int64_t> poor;
+        for (std::size_t i = 0; i < reports.size(); ++i) {
+            const CholeskyReport& report = reports[i];
+            if (!report.finite) {
+                throw Error(ExitCode::numerics,
+                            fmt::format("layer {}: {} of head {} holds NaN, infinity or numbers whose "
+                                        "squares overflow: is the checkpoint damaged?",
+                                        layer_, name, first + static_cast<std::int64_t>(i)));
+            }
+            side.norm[i] = std::sqrt(report.trace);
+            side.by_qr[i] = !report.complete || report.min_pivot < least_pivot_ratio * report.max_pivot;
+            if (side.by_qr[i]) poor.push_back(static_cast<std::int64_t>(i));
+        }
+        std::vector<double> sines(poor.size());
+        dense_.qr_lower(pick(side.blocks, poor), {}, side.lower.all.pick(poor), sines);
+    }
+
+    /// s = svd(Lk^T Lq), and the leading pairs to directions.
+    void singular_values() {
+        const std::int64_t k = out_.directions;
+        Matrices u(dense_, heads(), n_, k), v(dense_, heads(), n_, k);
+        const std::span<double> values(&out_.singular_values[at(first_ * n_)], at(heads() * n_));
+        dense_.product_singular_values(k_.lower.all.pick(k_of_), q_.lower.all, values, u.all, v.all);
+        for (std::int64_t h = 0; h < heads(); ++h) {
+            const auto s = values.subspan(at(h * n_), at(n_));
+            const double noise = static_cast<double>(n_) * eps;
+            const bool cancelled = s[0] <= noise * k_.norm[at(k_of_[at(h)])] * q_.norm[at(h)];  // nothing of g is left
+            const double least = cancelled ? s[0] : noise * s[0];
+            std::replace_if(
+                s.begin(), s.end(), [least](double value) { return value <= least; }, 0.0);
+        }
+        if (k == 0) return;
+        std::vector<std::int64_t> own(at(heads()));
+        std::iota(own.begin(), own.end(), 0);
+        const auto right = hidden_vectors(q_, own, v.all), left = hidden_vectors(k_, k_of_, u.all);
+        for (std::int64_t h = 0; h < heads(); ++h) store_directions(h, right, left);
+    }
+
+    /// W^T L^-T z (D x k) of every head in host memory; through QR's orthonormal factor where L came from it.
+    std::vector<double> hidden_vectors(const Side& side, std::span<const std::int64_t> block_of, const Batch& z) {
+        Matrices vectors(dense_, heads(), out_.hidden, out_.directions);
+        std::vector<std::int64_t> good, poor, good_blocks, poor_blocks;
+        for (std::int64_t h = 0; h < heads(); ++h) {
+            const bool by_qr = side.by_qr[at(block_of[at(h)])];
+            (by_qr ? poor : good).push_back(h);
+            (by_qr ? poor_blocks : good_blocks).push_back(block_of[at(h)]);
+        }
+        dense_.solve_transposed(side.lower.all.pick(good_blocks), z.pick(good));
+        dense_.combine_rows(pick(side.blocks, good_blocks), z.pick(good), vectors.all.pick(good));
+        dense_.combine_orthonormal(pick(side.blocks, poor_blocks), z.pick(poor), vectors.all.pick(poor));
+        std::vector<double> host(at(heads() * out_.directions * out_.hidden));
+        dense_.read(vectors.all, host);
+        return host;
+    }
+
+    void store_directions(std::int64_t h, std::span<const double> right, std::span<const double> left);
+    void symmetric_eigenvalues();
+    std::vector<double> factor_stacks(const Batch& lower);
+    void finish_symmetric(std::int64_t h, double sine);
+    void general_eigenvalues();
+
+    DenseBatch& dense_;
+    HeadsOfLayer& out_;
+    std::int64_t layer_, first_, n_, group_;
+    Side q_, k_;
+    Matrices grams_;                  ///< [[Gk, .], [Q K^T, Gq]] of every head
+    std::vector<std::int64_t> k_of_;  ///< head -> index into k_
+};
+
+/// The lowest index whose entry is the largest in magnitude; entries that differ by rounding alone count as equal.
+std::size_t leading_entry(std::span<const double> vector) {
+    double largest = 0;
+    for (const double x : vector) largest = std::max(largest, std::abs(x));
+    const auto found =
+        std::find_if(vector.begin(), vector.end(), [=](double x) { return std::abs(x) >= largest * (1 - 1e-10); });
+    return static_cast<std::size_t>(found - vector.begin());
+}
+
+void store_scaled(std::span<const double> vector, double factor, float* row) {
+    for (const double x : vector) *row++ = static_cast<float>(x * factor);
+}
+
+double norm(std::span<const double> vector) {
+    return std::sqrt(std::inner_product(vector.begin(), vector.end(), vector.begin(), 0.0));
+}
+
+void HeadsAtOnce::store_directions(std::int64_t h, std::span<const double> right, std::span<const double> left) {
+    const std::int64_t k = out_.directions, hidden = out_.hidden;
+    for (std::int64_t j = 0; j < k; ++j) {
+        const std::size_t row = at(((first_ + h) * k + j) * hidden);
+        if (out_.singular_values[at((first_ + h) * n_ + j)] == 0) {
+            std::fill_n(&out_.right_dirs[row], hidden, static_cast<float>(nan));
+            std::fill_n(&out_.left_dirs[row], hidden, static_cast<float>(nan));
+            continue;
+        }
+        const auto r = right.subspan(at((h * k + j) * hidden), at(hidden));
+        const auto l = left.subspan(at((h * k + j) * hidden), at(hidden));
+        const double sign = r[leading_entry(r)] < 0 ? -1.0 : 1.0;
+        store_scaled(r, sign / norm(r), &out_.right_dirs[row]);
+        store_scaled(l, sign / norm(l), &out_.left_dirs[row]);
+    }
+}
+
+/// Half of the ascending eigenvalues are negative, half positive; one within `noise` of 0 may have the wrong sign.
+void restore_inertia(std::span<double> ascending, double noise) {
+    const std::size_t half = ascending.size() / 2;
+    for (std::size_t i = 0; i < half; ++i) {
+        if (std::abs(ascending[i]) <= noise) ascending[i] = -std::abs(ascending[i]);
+        double& mirror = ascending[half + i];
+        if (std::abs(mirror) <= noise) mirror = std::abs(mirror);
+    }
+}
+
+/// eig(L^T J L), X = [K; Q], X X^T = L L^T.
+void HeadsAtOnce::symmetric_eigenvalues() {
+    const std::int64_t order = 2 * n_;
+    Matrices lower(dense_, heads(), order, order), products(dense_, heads(), order, order);
+    const std::vector<double> sines = factor_stacks(lower.all);
+    dense_.exchange_products(lower.all, products.all, std::span(&out_.asymmetry[at(first_)], at(heads())));
+    dense_.symmetric_eigenvalues(products.all, std::span(&out_.sym_eigs[at(first_ * order)], at(heads() * order)));
+    for (std::int64_t h = 0; h < heads(); ++h) finish_symmetric(first_ + h, sines[at(h)]);
+}
+
+/// L of every head's stack [K; Q]: Cholesky, and QR where it lost too much. Returns the least sines.
+std::vector<double> HeadsAtOnce::factor_stacks(const Batch& lower) {
+    std::vector<CholeskyReport> reports(at(heads()));
+    dense_.cholesky(grams_.all, lower, reports);
+    std::vector<double> sines(at(heads()));
+    std::vector<std::int64_t> poor, poor_k;
+    for (std::int64_t h = 0; h < heads(); ++h) {
+        sines[at(h)] = reports[at(h)].complete ? reports[at(h)].min_sine : 0.0;
+        if (sines[at(h)] >= least_sine) continue;
+        poor.push_back(h);
+        poor_k.push_back(k_of_[at(h)]);
+    }
+    std::vector<double> poor_sines(poor.size());
+    dense_.qr_lower(pick(k_.blocks, poor_k), pick(q_.blocks, poor), lower.pick(poor), poor_sines);
+    for (std::size_t i = 0; i < poor.size(); ++i) sines[at(poor[i])] = poor_sines[i];
+    return sines;
+}
+
+/// Order, signs and zeros. While the rows of [K; Q] are independent, hd eigenvalues are positive and hd negative
+/// (Sylvester): none is dropped for being small. Else g + g^T has rank <= min(2 rank g, D), and small ones are
+/// rounding.
+void HeadsAtOnce::finish_symmetric(std::int64_t h, double sine) {
+    const std::int64_t order = 2 * n_;
+    const std::span<double> eigs(&out_.sym_eigs[at(h * order)], at(order));
+    const auto s = std::span<const double>(out_.singular_values).subspan(at(h * n_), at(n_));
+    const double rounding = static_cast<double>(order) * eps, noise = rounding * s[0];
+    const bool independent = sine > rounding;
+    if (independent) restore_inertia(eigs, 8 * noise);
+    order_symmetric_eigenvalues(eigs, 8 * noise);
+    std::int64_t rank = order;
+    if (!independent) {
+        rank = std::min(2 * std::count_if(s.begin(), s.end(), [](double x) { return x > 0; }), out_.hidden);
+        while (rank > 0 && std::abs(eigs[at(rank - 1)]) <= noise) --rank;
+    }
+    std::fill(eigs.begin() + rank, eigs.end(), 0.0);
+}
+
+/// eig(Q K^T) = eig(K Q^T), transposed. Values <= hd eps s_1 are 0, as are those beyond the rank D allows.
+void HeadsAtOnce::general_eigenvalues() {
+    const std::span<double> re(&out_.eigvals_re[at(first_ * n_)], at(heads() * n_));
+    const std::span<double> im(&out_.eigvals_im[at(first_ * n_)], at(heads() * n_));
+    dense_.general_eigenvalues(grams_.all.block(n_, 0, n_, n_), re, im);
+    for (std::int64_t h = 0; h < heads(); ++h) {
+        const auto x = re.subspan(at(h * n_), at(n_)), y = im.subspan(at(h * n_), at(n_));
+        const double noise = static_cast<double>(n_) * eps * out_.singular_values[at((first_ + h) * n_)];
+        order_eigenvalues(x, y, 8 * noise);
+        std::int64_t rank = noise > 0 ? std::min(n_, out_.hidden) : 0;
+        while (rank > 0 && std::hypot(x[at(rank - 1)], y[at(rank - 1)]) <= noise) --rank;
+        if (rank > 0 && y[at(rank - 1)] > 0) --rank;  // its conjugate is out
+        std::fill(x.begin() + rank, x.end(), 0.0);
+        std::fill(y.begin() + rank, y.end(), 0.0);
+    }
+}
+
+double entropy_rank(std::span<const double> weights, double sum) {
+    double entropy = 0;
+    for (const double weight : weights) {
+        const double p = weight / sum;
+        if (weight > 0) entropy -= p * std::log(p);
+    }
+    return std::exp(entropy);
+}
+
+/// The numbers of head h that follow from its spectra; asymmetry holds ||g - g^T|| on entry.
+void fill_scalars(HeadsOfLayer& out, std::int64_t h) {
+    const std::int64_t n = out.head_dim;
+    const std::span<const double> s(&out.singular_values[at(h * n)], at(n));
+    std::vector<double> squares(at(n));
+    std::transform(s.begin(), s.end(), squares.begin(), [](double x) { return x * x; });
+    const double energy = std::accumulate(squares.rbegin(), squares.rend(), 0.0);
+    const bool zero = s[0] == 0;
+    out.fro_sq[at(h)] = energy;
+    out.eff_rank[at(h)] = zero ? nan : entropy_rank(s, std::accumulate(s.rbegin(), s.rend(), 0.0));
+    out.eff_rank_energy[at(h)] = zero ? nan : entropy_rank(squares, energy);
+    out.stable_rank[at(h)] = zero ? nan : energy / squares[0];
+    out.asymmetry[at(h)] = zero ? nan : out.asymmetry[at(h)] / std::sqrt(energy);
+
+    double real = 0, magnitude = 0, positive = 0, all = 0;
+    for (std::int64_t i = h * n; i < (h + 1) * n; ++i) {
+        real += out.eigvals_re[at(i)];
+        magnitude += std::hypot(out.eigvals_re[at(i)], out.eigvals_im[at(i)]);
+    }
+    for (std::int64_t i = h * 2 * n; i < (h + 1) * 2 * n; ++i) {
+        const double square = out.sym_eigs[at(i)] * out.sym_eigs[at(i)];
+        all += square;
+        if (out.sym_eigs[at(i)] > 0) positive += square;
+    }
+    out.positivity[at(h)] = magnitude > 0 ? real / magnitude : nan;
+    out.sym_positive_energy[at(h)] = all > 0 ? positive / all : nan;
+}
+
+void check_shapes(const LayerQK& weights) {
+    const auto heads = weights.q.size(), kv = weights.k.size();
+    if (heads == 0 || kv == 0 || heads % kv != 0) {
+        throw Error(ExitCode::input, fmt::format("layer {}: {} query heads cannot be shared out over {} key heads",
+                                                 weights.layer, heads, kv));
+    }
+    const MatrixRef& model = weights.q[0];
+    for (const auto side : {weights.q, weights.k}) {
+        for (const MatrixRef& w : side) {
+            if (w.rows == model.rows && w.cols == model.cols && w.rows > 0 && w.cols > 0) continue;
+            throw Error(ExitCode::input,
+                        fmt::format("layer {}: a head's weights are {} x {} where {} x {} are expected", weights.layer,
+                                    w.rows, w.cols, model.rows, model.cols));
+        }
+    }
+}
+
+HeadsOfLayer empty_heads(const LayerQK& weights, std::int64_t top_k) {
+    HeadsOfLayer out;
+    out.heads = std::ssize(weights.q);
+    out.head_dim = weights.q[0].rows;
+    out.hidden = weights.q[0].cols;
+    out.directions = std::min(top_k, out.head_dim);
+    for (auto* values : {&out.singular_values, &out.eigvals_re, &out.eigvals_im}) {
+        values->resize(at(out.heads * out.head_dim));
+    }
+    out.sym_eigs.resize(at(out.heads * 2 * out.head_dim));
+    for (auto* dirs : {&out.right_dirs, &out.left_dirs}) dirs->resize(at(out.heads * out.directions * out.hidden));
+    for (auto* values : {&out.eff_rank, &out.eff_rank_energy, &out.stable_rank, &out.asymmetry, &out.positivity,
+                         &out.sym_positive_energy, &out.fro_sq}) {
+        values->resize(at(out.heads));
+    }
+    return out;
+}
+
+/// How many heads are held at once: whole key groups.
+std::int64_t step_of(std::int64_t heads, std::int64_t kv_heads) {
+    const std::int64_t group = heads / kv_heads;
+    return std::min(heads, std::max<std::int64_t>(1, heads_at_once / group) * group);
+}
+
+}  // namespace
+
+HeadsOfLayer heads_of_layer(DenseBatch& dense, const LayerQK& weights, std::int64_t top_k) {
+    check_shapes(weights);
+    HeadsOfLayer out = empty_heads(weights, top_k);
+    const std::int64_t step = step_of(out.heads, std::ssize(weights.k));
+    for (std::int64_t h = 0; h < out.heads; h += step) {
+        HeadsAtOnce(dense, weights, {h, std::min(h + step, out.heads)}, out).compute();
+    }
+    for (std::int64_t h = 0; h < out.heads; ++h) fill_scalars(out, h);
+    return out;
+}
+
+std::int64_t heads_scratch(std::int64_t heads, std::int64_t kv_heads, std::int64_t head_dim, std::int64_t hidden,
+                           std::int64_t top_k) {
+    // grams, and of one stage after the other the larger: vectors and hidden vectors, or factors and products
+    const std::int64_t square = head_dim * head_dim, k = std::min(top_k, head_dim);
+    const std::int64_t a_head = 6 * square + std::max(8 * square, (2 * head_dim + 3 * hidden) * k);
+    return step_of(heads, kv_heads) * a_head * 8;
+}
+
+void order_symmetric_eigenvalues(std::span<double> values, double tie) {
+    std::sort(values.begin(), values.end(),
+              [](double a, double b) { return std::abs(a) != std::abs(b) ? std::abs(a) > std::abs(b) : a > b; });
+    for (auto run = values.begin(); run != values.end();) {
+        auto end = run + 1;
+        while (end != values.end() && std::abs(*(end - 1)) - std::abs(*end) <= tie) ++end;
+        std::stable_partition(run, end, [](double value) { return value > 0; });
+        run = end;
+    }
+}
+
+void order_eigenvalues(std::span<double> re, std::span<double> im, double tie) {
+    struct Root {
+        double re, im, magnitude;
+    };
+    std::vector<Root> roots;  // of a conjugate pair the one above the real axis
+    for (std::size_t i = 0; i < re.size(); ++i) {
+        if (im[i] >= 0) roots.push_back({re[i], im[i], std::hypot(re[i], im[i])});
+    }
+    std::sort(roots.begin(), roots.end(), [](const Root& a, const Root& b) {
+        return a.magnitude != b.magnitude ? a.magnitude > b.magnitude : a.re > b.re;
+    });
+    for (auto run = roots.begin(); run != roots.end();) {
+        auto end = run + 1;
+        while (end != roots.end() && (end - 1)->magnitude - end->magnitude <= tie) ++end;
+        std::stable_sort(run, end, [](const Root& a, const Root& b) { return a.re > b.re; });
+        run = end;
+    }
+    std::size_t i = 0;
+    for (const Root& root : roots) {
+        re[i] = root.re;
+        im[i++] = root.im;
+        if (root.im == 0) continue;
+        re[i] = root.re;
+        im[i++] = -root.im;
+    }
+}
+
+std::vector<Variable> heads_variables() {
+    const std::vector<std::string> values{"layer", "head", "rank"}, dirs{"layer", "head", "direction", "hidden"},
+        scalars{"layer", "head"};
+    const std::string zero = "the head's operator is zero", g = "g = W_K^T W_Q";
+    const auto f64 = ValueType::f64;
+    const auto f32 = ValueType::f32;
+    const auto variable = [](const char* name, const std::vector<std::string>& dims, ValueType type,
+                             const std::string& long_name, const std::string& missing) {
+        return Variable{"heads", name, dims, type, long_name, "1", missing};
+    };
+    return {
+        variable("singular_values", values, f64, "singular values of " + g + ", descending; 0 beyond the rank", ""),
+        variable("eigvals_re", values, f64, "real parts of the eigenvalues of g that can be non-zero", ""),
+        variable("eigvals_im", values, f64, "imaginary parts of the eigenvalues of g that can be non-zero", ""),
+        variable("sym_eigs", {"layer", "head", "sym"}, f64, "eigenvalues of g + g^T that can be non-zero", ""),
+        variable("right_dirs", dirs, f32, "leading right singular vectors of g (what queries read)",
+                 "the singular value is zero"),
+        variable("left_dirs", dirs, f32, "leading left singular vectors of g (what keys read)",
+                 "the singular value is zero"),
+        variable("eff_rank", scalars, f64, "effective rank: exp of the entropy of s / sum s", zero),
+        variable("eff_rank_energy", scalars, f64, "effective rank of the energy: exp of the entropy of s^2 / sum s^2",
+                 zero),
+        variable("stable_rank", scalars, f64, "stable rank: sum s^2 / s_1^2", zero),
+        variable("asymmetry", scalars, f64, "||g - g^T|| / ||g||", zero),
+        variable("positivity", scalars, f64, "sum of the eigenvalues' real parts over the sum of their magnitudes",
+                 "all eigenvalues of g are zero"),
+        variable("sym_positive_energy", scalars, f64, "share of the positive eigenvalues in the energy of g + g^T",
+                 "g + g^T is zero"),
+        variable("fro_sq", scalars, f64, "squared Frobenius norm of g: sum s^2", ""),
+    };
+}
+
+namespace {
+
+template <class T>
+Slab slab_of(std::int64_t variable, std::int64_t layer, std::vector<std::int64_t> shape, const std::vector<T>& values) {
+    Slab slab{variable, std::vector<std::int64_t>(shape.size() + 1), {1}, {}};
+    slab.start[0] = layer;
+    slab.count.insert(slab.count.end(), shape.begin(), shape.end());
+    const auto bytes = std::as_bytes(std::span(values));
+    slab.data.assign(bytes.begin(), bytes.end());
+    return slab;
+}
+
+}  // namespace
+
+std::vector<Slab> heads_slabs(const Schema& schema, std::int64_t layer, const HeadsOfLayer& values) {
+    const std::int64_t heads = values.heads, n = values.head_dim;
+    std::vector<Slab> slabs;
+    const auto add = [&](const char* name, std::vector<std::int64_t> shape, const auto& numbers) {
+        slabs.push_back(slab_of(schema.index_of(std::string("heads/") + name), layer, std::move(shape), numbers));
+    };
+    add("singular_values", {heads, n}, values.singular_values);
+    add("eigvals_re", {heads, n}, values.eigvals_re);
+    add("eigvals_im", {heads, n}, values.eigvals_im);
+    add("sym_eigs", {heads, 2 * n}, values.sym_eigs);
+    add("right_dirs", {heads, values.directions, values.hidden}, values.right_dirs);
+    add("left_dirs", {heads, values.directions, values.hidden}, values.left_dirs);
+    add("eff_rank", {heads}, values.eff_rank);
+    add("eff_rank_energy", {heads}, values.eff_rank_energy);
+    add("stable_rank", {heads}, values.stable_rank);
+    add("asymmetry", {heads}, values.asymmetry);
+    add("positivity", {heads}, values.positivity);
+    add("sym_positive_energy", {heads}, values.sym_positive_energy);
+    add("fro_sq", {heads}, values.fro_sq);
+    return slabs;
+}
+
+}  // namespace geom

@@ -1,0 +1,64 @@
+// heads: each head's operator g = W_K^T W_Q (D x D, rank <= hd) on its own. Everything comes from hd x hd and 2hd x 2hd
+// matrices in fp64; g is never formed. Written once over DenseBatch.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/backend.hpp"
+#include "kernels/dense_batch.hpp"
+#include "output/records.hpp"
+
+namespace geom {
+
+/// The weights of one layer: H query blocks and KV key blocks, each hd x D in the backend's memory. Query head h
+/// belongs to key head h div (H/KV).
+struct LayerQK {
+    std::int64_t layer = 0;  ///< for messages
+    std::span<const MatrixRef> q;
+    std::span<const MatrixRef> k;
+};
+
+/// What `heads` says of one layer: row-major, shapes as given. Numbers without meaning are NaN.
+struct HeadsOfLayer {
+    std::int64_t heads = 0;       ///< H
+    std::int64_t head_dim = 0;    ///< hd
+    std::int64_t hidden = 0;      ///< D
+    std::int64_t directions = 0;  ///< k = min(top_k, hd)
+
+    std::vector<double> singular_values;         ///< [H, hd] of g, descending
+    std::vector<double> eigvals_re, eigvals_im;  ///< [H, hd] of g, descending magnitude, conjugates + before -
+    std::vector<double> sym_eigs;                ///< [H, 2hd] of g + g^T, descending magnitude, + before - where tied
+    std::vector<float> right_dirs, left_dirs;    ///< [H, k, D] unit rows; NaN for zero singular values
+    std::vector<double> eff_rank;                ///< [H] exp(-sum p ln p), p = s / sum s
+    std::vector<double> eff_rank_energy;         ///< [H] the same of p = s^2 / sum s^2
+    std::vector<double> stable_rank;             ///< [H] sum s^2 / s_1^2
+    std::vector<double> asymmetry;               ///< [H] ||g - g^T|| / ||g||
+    std::vector<double> positivity;              ///< [H] sum Re lambda / sum |lambda| over eigvals
+    std::vector<double> sym_positive_energy;     ///< [H] sum of lambda^2 > 0 over all lambda^2 of sym_eigs
+    std::vector<double> fro_sq;                  ///< [H] sum s^2 = ||g||^2
+};
+
+/// Throws Error(input) for shapes that don't fit and Error(numerics) for NaN or infinite weights.
+HeadsOfLayer heads_of_layer(DenseBatch& dense, const LayerQK& weights, std::int64_t top_k);
+
+/// Bytes of backend memory heads_of_layer holds at most, besides the weights and what each thread keeps.
+std::int64_t heads_scratch(std::int64_t heads, std::int64_t kv_heads, std::int64_t head_dim, std::int64_t hidden,
+                           std::int64_t top_k);
+
+/// Eigenvalues of a symmetric matrix by descending magnitude. Magnitudes that differ by rounding alone (tie) count as
+/// equal: the positive ones first.
+void order_symmetric_eigenvalues(std::span<double> values, double tie);
+
+/// Eigenvalues of a real matrix, conjugates adjacent with the positive imaginary part first, by descending magnitude;
+/// among equal magnitudes (up to `tie`) by descending real part.
+void order_eigenvalues(std::span<double> re, std::span<double> im, double tie);
+
+/// The group `heads` of the result file: scales layer, head, rank, sym, direction, hidden.
+std::vector<Variable> heads_variables();
+
+/// One layer's share of heads_variables().
+std::vector<Slab> heads_slabs(const Schema& schema, std::int64_t layer, const HeadsOfLayer& values);
+
+}  // namespace geom

@@ -1,0 +1,152 @@
+#include "output/assemble.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <numeric>
+
+#include "core/error.hpp"
+#include "core/range.hpp"
+
+namespace geom {
+
+namespace {
+
+using Shape = std::vector<std::int64_t>;
+
+std::int64_t product(Shape::const_iterator begin, Shape::const_iterator end) {
+    return std::accumulate(begin, end, std::int64_t{1}, std::multiplies<>());
+}
+
+// The rows of a variable that `rank` writes; a scalar counts as one row.
+Range rows_of(const Shape& shape, const Communicator& communicator, int rank) {
+    return share(shape.empty() ? 1 : shape[0], communicator.size(), rank);
+}
+
+void append(std::string& bytes, const void* data, std::int64_t n) { bytes.append(static_cast<const char*>(data), static_cast<std::size_t>(n)); }
+
+// One slab's rows as a message: variable, dimensions, start, count, numbers.
+void append_rows(std::string& message, const Slab& slab, Range rows, std::int64_t element) {
+    const auto dims = static_cast<std::int64_t>(slab.count.size());
+    Shape start = slab.start, count = slab.count;
+    std::int64_t skipped = 0, n = element;
+    if (dims > 0) {
+        const std::int64_t row = product(count.begin() + 1, count.end()) * element;
+        skipped = (rows.begin - start[0]) * row;
+        n = rows.size() * row;
+        start[0] = rows.begin;
+        count[0] = rows.size();
+    }
+    append(message, &slab.variable, sizeof slab.variable);
+    append(message, &dims, sizeof dims);
+    append(message, start.data(), dims * 8);
+    append(message, count.data(), dims * 8);
+    append(message, slab.data.data() + skipped, n);
+}
+
+// Takes what append_rows() wrote.
+class MessageReader {
+public:
+    explicit MessageReader(const std::string& message) : at_(message.data()), end_(at_ + message.size()) {}
+    bool done() const { return at_ == end_; }
+    const char* take(std::int64_t n) {
+        const char* taken = at_;
+        at_ += n;
+        return taken;
+    }
+    std::int64_t number() {
+        std::int64_t value = 0;
+        std::memcpy(&value, take(8), 8);
+        return value;
+    }
+    Shape numbers(std::int64_t n) {
+        Shape values;
+        for (std::int64_t i = 0; i < n; ++i) values.push_back(number());
+        return values;
+    }
+
+private:
+    const char* at_;
+    const char* end_;
+};
+
+// A rank's rows of one variable, filled piece by piece.
+struct Target {
+    Slab slab;
+    std::int64_t filled = 0;  // elements
+
+    // Copies a box of `count` elements at `start`; both in the variable's own coordinates.
+    void fill(const Shape& start, const Shape& count, const char* data, std::int64_t element) {
+        const std::int64_t total = product(count.begin(), count.end());
+        filled += total;
+        const auto dims = count.size();
+        const std::int64_t run = dims == 0 ? 1 : count[dims - 1];
+        Shape index(dims, 0);
+        for (std::int64_t done = 0; done < total; done += run) {
+            std::int64_t offset = 0;
+            for (std::size_t d = 0; d < dims; ++d) offset = offset * slab.count[d] + start[d] + index[d] - slab.start[d];
+            std::memcpy(slab.data.data() + offset * element, data + done * element, static_cast<std::size_t>(run * element));
+            for (std::size_t d = dims; d-- > 1;) {  // the next run: the axis before the last moves first
+                if (++index[d - 1] < count[d - 1]) break;
+                index[d - 1] = 0;
+            }
+        }
+    }
+};
+
+std::vector<std::string> outgoing(const Schema& schema, const std::vector<Slab>& computed, const Communicator& communicator) {
+    std::vector<std::string> messages(static_cast<std::size_t>(communicator.size()));
+    for (const Slab& slab : computed) {
+        const Variable& variable = schema.variables[static_cast<std::size_t>(slab.variable)];
+        const Shape shape = schema.shape_of(variable);
+        const Range held = slab.count.empty() ? Range{0, 1} : Range{slab.start[0], slab.start[0] + slab.count[0]};
+        for (int rank = 0; rank < communicator.size(); ++rank) {
+            const Range owned = rows_of(shape, communicator, rank);
+            const Range rows{std::max(held.begin, owned.begin), std::min(held.end, owned.end)};
+            if (!rows.empty()) append_rows(messages[static_cast<std::size_t>(rank)], slab, rows, size_of(variable.type));
+        }
+    }
+    return messages;
+}
+
+}  // namespace
+
+std::vector<Slab> assemble(const Schema& schema, const std::vector<Slab>& computed, const Communicator& communicator) {
+    std::map<std::int64_t, Target> targets;
+    for (const std::string& message : communicator.all_to_all(outgoing(schema, computed, communicator))) {
+        for (MessageReader reader(message); !reader.done();) {
+            const std::int64_t which = reader.number(), dims = reader.number();
+            const Variable& variable = schema.variables[static_cast<std::size_t>(which)];
+            const Shape start = reader.numbers(dims), count = reader.numbers(dims);
+            const std::int64_t element = size_of(variable.type);
+            Target& target = targets[which];
+            if (target.slab.data.empty()) {
+                const Range rows = rows_of(schema.shape_of(variable), communicator, communicator.rank());
+                target.slab.variable = which;
+                target.slab.count = schema.shape_of(variable);
+                target.slab.start.assign(target.slab.count.size(), 0);
+                if (dims > 0) {
+                    target.slab.start[0] = rows.begin;
+                    target.slab.count[0] = rows.size();
+                }
+                target.slab.data.resize(static_cast<std::size_t>(product(target.slab.count.begin(), target.slab.count.end()) * element));
+            }
+            const std::int64_t n = product(count.begin(), count.end());
+            target.fill(start, count, reader.take(n * element), element);
+        }
+    }
+    std::vector<Slab> slabs;
+    for (auto& [which, target] : targets) {
+        const std::int64_t expected = target.slab.elements();
+        if (target.filled != expected) {
+            throw Error(ExitCode::internal, fmt::format("{}: {} of {} elements were computed",
+                                                        schema.variables[static_cast<std::size_t>(which)].path(), target.filled, expected));
+        }
+        slabs.push_back(std::move(target.slab));
+    }
+    return slabs;
+}
+
+}  // namespace geom

@@ -1,0 +1,416 @@
+#include "output/result_file.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <map>
+#include <numeric>
+#include <optional>
+#include <utility>
+
+#include "core/crc32c.hpp"
+#include "core/error.hpp"
+#include "output/hdf5_file.hpp"
+
+namespace geom {
+
+namespace {
+
+constexpr std::int64_t largest_write = std::int64_t{1} << 30;  // MPI-IO counts in int; larger calls are not to be trusted
+constexpr std::int64_t largest_read = std::int64_t{64} << 20;
+
+[[noreturn]] void raise_system(const std::string& what, int reason) {
+    throw Error(ExitCode::output, fmt::format("{}: {}", what, std::strerror(reason)));
+}
+
+std::filesystem::path folder_of(const std::filesystem::path& file) {
+    return file.has_parent_path() ? file.parent_path() : std::filesystem::path(".");
+}
+
+/// A file or folder, opened for a system call.
+class Descriptor {
+public:
+    Descriptor(const std::filesystem::path& path, int flags) : value_(::open(path.c_str(), flags | O_CLOEXEC, 0666)) {
+        if (value_ < 0) raise_system(fmt::format("cannot open {}", path.string()), errno);
+    }
+    ~Descriptor() { ::close(value_); }
+    Descriptor(const Descriptor&) = delete;
+    Descriptor& operator=(const Descriptor&) = delete;
+    int get() const noexcept { return value_; }
+
+private:
+    int value_;
+};
+
+void sync(const std::filesystem::path& path, int flags) {
+    const Descriptor descriptor(path, flags);
+    if (::fsync(descriptor.get()) != 0) raise_system(fmt::format("cannot write {} to disk", path.string()), errno);
+}
+
+/// Where the file system that holds `folder` is mounted: what a reader of "no space left" wants to know.
+std::filesystem::path mount_of(const std::filesystem::path& folder) {
+    std::error_code failed;
+    auto place = std::filesystem::canonical(folder, failed);
+    struct stat here {}, above {};
+    if (failed || ::stat(place.c_str(), &here) != 0) return folder;
+    while (place.has_relative_path() && ::stat(place.parent_path().c_str(), &above) == 0 && above.st_dev == here.st_dev) {
+        place = place.parent_path();
+    }
+    return place;
+}
+
+std::int64_t free_bytes(const std::filesystem::path& folder) {
+    struct statvfs status {};
+    if (::statvfs(folder.c_str(), &status) != 0) return -1;
+    return static_cast<std::int64_t>(status.f_bavail) * static_cast<std::int64_t>(status.f_frsize);
+}
+
+/// HDF5 leaves holes where no numbers are yet; the disk gives the space now or says that it has none.
+void reserve_space(const std::filesystem::path& file) {
+    const Descriptor descriptor(file, O_RDWR);
+    struct stat status {};
+    if (::fstat(descriptor.get(), &status) != 0) raise_system(fmt::format("cannot inspect {}", file.string()), errno);
+    const std::int64_t needed = status.st_size, held = status.st_blocks * 512, free = free_bytes(folder_of(file));
+    // Asking first spares everybody else on a disk that is too small a moment in which it is full.
+    int reason = free >= 0 && free < needed - held ? ENOSPC : 0;
+    if (reason == 0 && ::fallocate(descriptor.get(), 0, 0, needed) != 0) reason = errno;
+    if (reason == EOPNOTSUPP || reason == ENOSYS) reason = 0;  // NFS before 4.2, old Lustre: no more can be known
+    if (reason == ENOSPC || reason == EDQUOT) {
+        throw Error(ExitCode::output, fmt::format("no space left on {}: {} needs {} bytes, {} free{}",
+                                                  mount_of(folder_of(file)).string(), file.string(), needed, free,
+                                                  reason == EDQUOT ? " (but the quota is used up)" : ""));
+    }
+    if (reason != 0) raise_system(fmt::format("cannot reserve {} bytes for {}", needed, file.string()), reason);
+}
+
+/// Writes a schema as netCDF-4 wants it: every axis of every variable has a scale with an id of its own.
+class Skeleton {
+public:
+    Skeleton(Hdf5File& file, const Schema& schema) : file_(file), schema_(schema) {}
+
+    void build() {
+        for (const auto& scale : schema_.scales) add_scale(scale);
+        for (const auto& variable : schema_.variables) add_variable(variable);
+    }
+
+private:
+    static std::string path_of(const Scale& scale) { return scale.group.empty() ? scale.name : scale.group + "/" + scale.name; }
+
+    void add_scale(const Scale& scale) {
+        const std::string path = path_of(scale);
+        file_.create_group(scale.group);
+        if (scale.labels.empty()) {
+            add_coordinates(scale, path);
+        } else {
+            add_labels(scale, path);
+        }
+        if (!scale.long_name.empty()) file_.set_attribute(path, "long_name", scale.long_name);
+    }
+
+    void add_coordinates(const Scale& scale, const std::string& path) {
+        std::vector<std::int32_t> values = scale.values;
+        if (values.empty()) {
+            values.resize(static_cast<std::size_t>(scale.length));
+            std::iota(values.begin(), values.end(), 0);
+        }
+        check_length(scale, std::ssize(values));
+        file_.create_dataset(path, ValueType::i32, {scale.length});
+        if (scale.length > 0) {
+            file_.write(path, ValueType::i32, {{0}, {scale.length}, 0, 0}, reinterpret_cast<const std::byte*>(values.data()));
+        }
+        file_.make_scale(path, scale.name);
+        file_.set_dimension_id(path, next_id_++);
+    }
+
+    /// Characters [labels, width] which are themselves the scale of the first axis, as netCDF-4 writes a coordinate of
+    /// texts: HDF5 lets no scale have scales, so _Netcdf4Coordinates names the dimension of the second axis.
+    void add_labels(const Scale& scale, const std::string& path) {
+        check_length(scale, std::ssize(scale.labels));
+        std::size_t width = 1;
+        for (const auto& label : scale.labels) width = std::max(width, label.size());
+        const auto width_id = width_dimension(scale.group, static_cast<std::int64_t>(width));
+        file_.create_characters(path, scale.labels, static_cast<std::int64_t>(width));
+        file_.make_scale(path, scale.name);
+        file_.set_dimension_id(path, next_id_);
+        file_.set_dimension_ids(path, {next_id_, width_id});
+        file_.set_attribute(path, "_Encoding", "utf-8");
+        ++next_id_;
+    }
+
+    std::int32_t width_dimension(const std::string& group, std::int64_t width) {
+        const std::string path = fmt::format("{}{}string_{}", group, group.empty() ? "" : "/", width);
+        const auto [place, is_new] = width_ids_.try_emplace(path, next_id_);
+        if (is_new) {
+            file_.create_dimension(path, width);
+            file_.set_dimension_id(path, next_id_++);
+        }
+        return place->second;
+    }
+
+    void add_variable(const Variable& variable) {
+        const std::string path = variable.path();
+        file_.create_group(variable.group);
+        file_.create_dataset(path, variable.type, schema_.shape_of(variable));
+        for (std::size_t axis = 0; axis < variable.dims.size(); ++axis) {
+            file_.attach_scale(path, static_cast<std::int64_t>(axis), path_of(schema_.scale_of(variable, variable.dims[axis])));
+        }
+        file_.set_attribute(path, "long_name", variable.long_name);
+        file_.set_attribute(path, "units", variable.units);
+        if (!variable.missing.empty()) file_.set_attribute(path, "missing", variable.missing);
+    }
+
+    static void check_length(const Scale& scale, std::int64_t coordinates) {
+        if (coordinates == scale.length) return;
+        throw Error(ExitCode::internal, fmt::format("the scale {} of length {} has {} coordinates", path_of(scale),
+                                                    scale.length, coordinates));
+    }
+
+    Hdf5File& file_;
+    const Schema& schema_;
+    std::int32_t next_id_ = 0;
+    std::map<std::string, std::int32_t> width_ids_;
+};
+
+void set_attributes(Hdf5File& file, const std::vector<Attribute>& attributes) {
+    for (const auto& attribute : attributes) {
+        if (!attribute.group.empty() && !file.has(attribute.group)) file.create_group(attribute.group);
+        file.set_attribute(attribute.group, attribute.name, attribute.value);
+    }
+}
+
+const Variable& variable_of(const Schema& schema, const Slab& slab) {
+    check_slab(schema, slab);
+    return schema.variables[static_cast<std::size_t>(slab.variable)];
+}
+
+void write_to(Hdf5File& file, const Schema& schema, const std::vector<Slab>& slabs) {
+    for (const auto& slab : slabs) {
+        const Variable& variable = variable_of(schema, slab);
+        for (const auto& piece : pieces_of(slab, size_of(variable.type), largest_write)) {
+            file.write(variable.path(), variable.type, piece, slab.data.data() + piece.offset);
+        }
+    }
+}
+
+/// Runs f and keeps the first failure, so that the rank can go on to the next collective call.
+template <class F>
+void keep_failure(std::optional<Error>& first, F&& f) {
+    try {
+        f();
+    } catch (const Error& error) {
+        if (!first) first = error;
+    } catch (const std::exception& error) {
+        if (!first) first.emplace(ExitCode::internal, error.what());
+    }
+}
+
+void verify_piece(const Hdf5File& file, const std::filesystem::path& name, const Variable& variable, const Piece& piece,
+                  const std::byte* written, std::vector<std::byte>& buffer) {
+    const auto bytes = static_cast<std::size_t>(piece.bytes);
+    buffer.resize(bytes);
+    file.read(variable.path(), variable.type, piece, buffer.data());
+    if (crc32c(0, buffer.data(), bytes) == crc32c(0, written, bytes)) return;
+    const auto at = std::mismatch(buffer.begin(), buffer.end(), written).first - buffer.begin();
+    throw Error(ExitCode::output,
+                fmt::format("{} does not hold what was written: {} differs at element {} of the box at {}, count "
+                            "{}; the file system or MPI-IO lost data",
+                            name.string(), variable.path(), at / size_of(variable.type), text_of(piece.start), text_of(piece.count)));
+}
+
+/// What HDF5 reports while reading a result is the input's fault.
+template <class F>
+auto as_input(F&& f) {
+    try {
+        return f();
+    } catch (const Error& error) {
+        throw Error(ExitCode::input, error.what(), error.where());
+    }
+}
+
+bool is_complete(const Hdf5File& file) {
+    if (!file.has_attribute("", "complete")) return false;
+    const auto value = file.attribute("", "complete");
+    const auto* flag = std::get_if<std::int64_t>(&value);
+    return flag != nullptr && *flag == 1;
+}
+
+std::string host_name() {
+    std::array<char, 256> name{};
+    return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "host";
+}
+
+}  // namespace
+
+void check_output(const std::filesystem::path& file, bool overwrite) {
+    std::error_code ignored;
+    const auto status = std::filesystem::status(file, ignored);
+    if (std::filesystem::is_directory(status)) {
+        throw Error(ExitCode::output, fmt::format("cannot write {}: it is a folder; name a file with -o", file.string()));
+    }
+    if (std::filesystem::exists(status) && !overwrite) {
+        throw Error(ExitCode::output,
+                    fmt::format("{} exists: give --overwrite to replace it, or another name with -o", file.string()));
+    }
+    const auto folder = folder_of(file);
+    const auto place = std::filesystem::status(folder, ignored);
+    if (!std::filesystem::exists(place)) {
+        throw Error(ExitCode::output, fmt::format("cannot write {}: the folder {} does not exist", file.string(), folder.string()));
+    }
+    if (!std::filesystem::is_directory(place)) {
+        throw Error(ExitCode::output, fmt::format("cannot write {}: {} is not a folder", file.string(), folder.string()));
+    }
+    // Only making a file tells: permissions do not know of read-only mounts, and root may do everything but that.
+    auto probe = temporary_name(file);
+    probe += ".probe";
+    const int descriptor = ::open(probe.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    if (descriptor < 0) {
+        raise_system(fmt::format("cannot write {}: the folder {} is not writable", file.string(), folder.string()), errno);
+    }
+    ::close(descriptor);
+    ::unlink(probe.c_str());
+}
+
+std::filesystem::path temporary_name(const std::filesystem::path& file) {
+    auto name = file;
+    name += fmt::format(".tmp.{}.{}", host_name(), ::getpid());
+    return name;
+}
+
+void create_skeleton(const std::filesystem::path& temporary, const Schema& schema,
+                     const std::vector<Attribute>& attributes) {
+    try {
+        auto file = Hdf5File::create(temporary);
+        Skeleton(file, schema).build();
+        set_attributes(file, attributes);
+        file.flush();
+        file.close();
+        reserve_space(temporary);
+    } catch (const Error&) {
+        ::unlink(temporary.c_str());
+        throw;
+    }
+}
+
+void write_slabs(const std::filesystem::path& temporary, const Schema& schema, const std::vector<Slab>& slabs,
+                 const Communicator& communicator) {
+    auto file = Hdf5File::open_parallel(temporary, communicator);
+    std::optional<Error> failure;
+    keep_failure(failure, [&] { write_to(file, schema, slabs); });
+    // Collective, and reached by every rank whatever happened above. Flushing syncs each rank's node.
+    keep_failure(failure, [&] { file.flush(); });
+    keep_failure(failure, [&] { file.close(); });
+    if (failure) throw Error(*failure);
+}
+
+void verify_slabs(const std::filesystem::path& temporary, const Schema& schema, const std::vector<Slab>& slabs) {
+    if (slabs.empty()) return;
+    auto file = Hdf5File::open(temporary, Hdf5File::Access::read);
+    std::vector<std::byte> buffer;
+    for (const auto& slab : slabs) {
+        const Variable& variable = variable_of(schema, slab);
+        for (const auto& piece : pieces_of(slab, size_of(variable.type), largest_read)) {
+            verify_piece(file, temporary, variable, piece, slab.data.data() + piece.offset, buffer);
+        }
+    }
+    file.close();
+}
+
+void append(const std::filesystem::path& temporary, const Schema& schema, const std::vector<Slab>& slabs,
+            const std::vector<Attribute>& attributes) {
+    auto file = Hdf5File::open(temporary, Hdf5File::Access::update);
+    write_to(file, schema, slabs);
+    set_attributes(file, attributes);
+    file.flush();
+    file.close();
+    sync(temporary, O_RDWR);  // space that runs out late is reported here
+}
+
+void finish(const std::filesystem::path& temporary, const std::filesystem::path& file) {
+    append(temporary, {}, {}, {{"", "complete", std::int64_t{1}}});
+    auto reopened = Hdf5File::open(temporary, Hdf5File::Access::read);
+    if (!is_complete(reopened)) {
+        throw Error(ExitCode::output, fmt::format("{} was marked complete, and is not when read back", temporary.string()));
+    }
+    reopened.close();
+    if (::rename(temporary.c_str(), file.c_str()) != 0) {
+        raise_system(fmt::format("cannot rename {} to {}", temporary.string(), file.string()), errno);
+    }
+    sync(folder_of(file), O_RDONLY | O_DIRECTORY);
+}
+
+struct ResultReader::State {
+    Hdf5File file;
+    std::filesystem::path name;
+
+    AttributeValue attribute(const std::string& group, const std::string& attribute_name) const {
+        if (!file.has_attribute(group, attribute_name)) {
+            throw Error(ExitCode::input, fmt::format("{} has no attribute {} in /{}", name.string(), attribute_name, group));
+        }
+        return as_input([&] { return file.attribute(group, attribute_name); });
+    }
+
+    [[noreturn]] void wrong_kind(const std::string& group, const std::string& attribute_name, const char* expected) const {
+        throw Error(ExitCode::input, fmt::format("the attribute {} in /{} of {} is not {}", attribute_name, group,
+                                                 name.string(), expected));
+    }
+};
+
+ResultReader::ResultReader(const std::filesystem::path& file, bool in_progress) {
+    state_ = as_input([&] { return std::make_unique<State>(State{Hdf5File::open(file, Hdf5File::Access::read), file}); });
+    if (in_progress || as_input([&] { return is_complete(state_->file); })) return;
+    throw Error(ExitCode::input, fmt::format("{} is not a complete geom-mpi result: its attribute `complete` is not 1 (a "
+                                             "run that was stopped, or another program's file)",
+                                             file.string()));
+}
+
+ResultReader::~ResultReader() = default;
+ResultReader::ResultReader(ResultReader&&) noexcept = default;
+ResultReader& ResultReader::operator=(ResultReader&&) noexcept = default;
+
+bool ResultReader::has(const std::string& path) const {
+    return as_input([&] { return state_->file.has(path); });
+}
+
+std::vector<std::int64_t> ResultReader::shape(const std::string& path) const {
+    return as_input([&] { return state_->file.shape(path); });
+}
+
+std::vector<double> ResultReader::read(const std::string& path) const {
+    return as_input([&] { return state_->file.read_numbers(path); });
+}
+
+std::vector<std::string> ResultReader::labels(const std::string& path) const {
+    return as_input([&] { return state_->file.read_texts(path); });
+}
+
+bool ResultReader::has_attribute(const std::string& group, const std::string& name) const {
+    return state_->file.has_attribute(group, name);
+}
+
+std::string ResultReader::text_attribute(const std::string& group, const std::string& name) const {
+    auto value = state_->attribute(group, name);
+    if (auto* text = std::get_if<std::string>(&value)) return std::move(*text);
+    state_->wrong_kind(group, name, "a text");
+}
+
+std::vector<std::string> ResultReader::texts_attribute(const std::string& group, const std::string& name) const {
+    auto value = state_->attribute(group, name);
+    if (auto* texts = std::get_if<std::vector<std::string>>(&value)) return std::move(*texts);
+    state_->wrong_kind(group, name, "a list of texts");
+}
+
+double ResultReader::number_attribute(const std::string& group, const std::string& name) const {
+    const auto value = state_->attribute(group, name);
+    if (const auto* integer = std::get_if<std::int64_t>(&value)) return static_cast<double>(*integer);
+    if (const auto* number = std::get_if<double>(&value)) return *number;
+    state_->wrong_kind(group, name, "a number");
+}
+
+}  // namespace geom

@@ -1,0 +1,17 @@
+// gtest under mpirun: every rank runs every test; rank 0 prints, the others only when a test fails.
+#include <gtest/gtest.h>
+
+#include "mpi/environment.hpp"
+#include "mpi/communicator.hpp"
+
+int main(int argc, char** argv) {
+    geom::MpiEnvironment environment(argc, argv);
+    testing::InitGoogleTest(&argc, argv);
+    geom::Communicator world = geom::Communicator::world();
+    if (world.rank() != 0) {
+        auto& listeners = testing::UnitTest::GetInstance()->listeners();
+        delete listeners.Release(listeners.default_result_printer());
+    }
+    const int failed = RUN_ALL_TESTS();
+    return static_cast<int>(world.all_reduce_max(std::int64_t{failed}));
+}

@@ -1,0 +1,299 @@
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <numeric>
+
+#include "core/error.hpp"
+#include "output/result_file.hpp"
+
+namespace {
+
+using geom::AttributeValue;
+using geom::ExitCode;
+using geom::ResultReader;
+using geom::Schema;
+using geom::Slab;
+using geom::ValueType;
+namespace fs = std::filesystem;
+
+using Shape = std::vector<std::int64_t>;
+
+/// Every kind of axis and type, in the root, a group and a group in a group.
+Schema sample_schema() {
+    Schema schema;
+    schema.scales = {
+        {"", "layer", 4, {}, "decoder layer", {8, 9, 10, 11}},
+        {"", "layer_b", 4, {}, "decoder layer", {8, 9, 10, 11}},
+        {"", "head", 3, {}, "query head", {}},
+        {"spectra", "family", 3, {"q_proj", "gate_proj", "naïve"}, "matrix", {}},
+        {"spectra", "index_q_proj", 5, {}, "position, largest first", {}},
+        {"variation", "gauge", 4, {"none", "rotation", "none_folded", "function"}, "what was aligned", {}},
+        {"variation", "phase", 2, {"A", "tail"}, "", {}},
+        {"legacy/variation", "family", 2, {"q", "k"}, "", {}},
+        {"analysis", "top_k_signs", 2, {}, "number of leading eigenvalues", {2, 4}},
+    };
+    schema.variables = {
+        {"gram", "gram", {"layer", "layer_b", "head"}, ValueType::f64, "inner product of operators", "1", ""},
+        {"spectra", "eff_rank", {"family", "layer"}, ValueType::f64, "effective rank", "1", "a zero matrix has none"},
+        {"spectra", "singular_values_q_proj", {"layer", "index_q_proj"}, ValueType::f64, "singular values", "1", ""},
+        {"spectra", "cross_gram", {"layer", "head"}, ValueType::f32, "in single precision", "1", ""},
+        {"variation", "residual", {"gauge", "layer"}, ValueType::f64, "distance to the next layer", "1", ""},
+        {"variation", "layer_phase", {"layer"}, ValueType::i32, "index into phase", "1", ""},
+        {"variation", "by_phase", {"phase"}, ValueType::f64, "mean of a phase", "1", ""},
+        {"legacy/variation", "residual", {"family"}, ValueType::f32, "as the scripts define it", "1", ""},
+        {"analysis", "sign_agreement", {"top_k_signs", "layer"}, ValueType::f64, "share of equal signs", "1", ""},
+        {"analysis", "anchor", {}, ValueType::i32, "anchor layer", "1", ""},
+        {"analysis", "mean_cos_to_anchor", {}, ValueType::f64, "mean cosine", "1", ""},
+    };
+    return schema;
+}
+
+std::vector<geom::Attribute> sample_attributes() {
+    return {{"", "title", "a sample"},
+            {"", "model", "Größe/模型"},
+            {"", "revision", ""},
+            {"", "seed", std::int64_t{1} << 40},
+            {"", "config", std::string(100'000, 'x')},  // longer than an object header may be
+            {"", "measures", std::vector<std::string>{"gram", "spectra"}},
+            {"", "devices", std::vector<std::string>{}},
+            {"run", "seconds_total", 1.5},
+            {"run/io", "bytes_read", std::int64_t{123}},
+            {"analysis/anchor", "verdict", "STRONG"}};
+}
+
+template <class T>
+Slab slab_of(std::int64_t variable, Shape start, Shape count, const std::vector<T>& values) {
+    Slab slab{variable, std::move(start), std::move(count), std::vector<std::byte>(values.size() * sizeof(T))};
+    std::memcpy(slab.data.data(), values.data(), slab.data.size());
+    return slab;
+}
+
+/// Element i of variable v is 100 v + i.
+std::vector<Slab> sample_slabs(const Schema& schema) {
+    std::vector<Slab> slabs;
+    for (std::int64_t v = 0; v < std::ssize(schema.variables); ++v) {
+        const auto& variable = schema.variables[static_cast<std::size_t>(v)];
+        const Shape shape = schema.shape_of(variable);
+        const auto n = Slab{v, {}, shape, {}}.elements();
+        std::vector<double> values(static_cast<std::size_t>(n));
+        std::iota(values.begin(), values.end(), 100.0 * static_cast<double>(v));
+        const Shape start(shape.size(), 0);
+        switch (variable.type) {
+            case ValueType::f64: slabs.push_back(slab_of(v, start, shape, values)); break;
+            case ValueType::f32:
+                slabs.push_back(slab_of(v, start, shape, std::vector<float>(values.begin(), values.end())));
+                break;
+            case ValueType::i32:
+                slabs.push_back(slab_of(v, start, shape, std::vector<std::int32_t>(values.begin(), values.end())));
+                break;
+        }
+    }
+    return slabs;
+}
+
+/// The exit code and message of what f throws.
+template <class F>
+std::pair<ExitCode, std::string> failure_of(F&& f) {
+    try {
+        f();
+    } catch (const geom::Error& error) {
+        return {error.code(), error.what()};
+    }
+    return {ExitCode::done, "nothing was thrown"};
+}
+
+class ResultFile : public testing::Test {
+protected:
+    void SetUp() override {
+        std::string pattern = (fs::temp_directory_path() / "geom_result_XXXXXX").string();
+        ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
+        folder_ = pattern;
+        file_ = folder_ / "sample.geom.h5";
+    }
+    void TearDown() override { fs::remove_all(folder_); }
+
+    void write_sample(const fs::path& file) {
+        const Schema schema = sample_schema();
+        const auto temporary = geom::temporary_name(file);
+        geom::create_skeleton(temporary, schema, sample_attributes());
+        geom::append(temporary, schema, sample_slabs(schema), {{"", "ranks", std::int64_t{3}}});
+        geom::verify_slabs(temporary, schema, sample_slabs(schema));
+        geom::finish(temporary, file);
+    }
+
+    /// Files in the folder: a failure must leave none.
+    std::int64_t files_left() const { return std::distance(fs::directory_iterator(folder_), fs::directory_iterator()); }
+
+    fs::path folder_;
+    fs::path file_;
+};
+
+TEST_F(ResultFile, GivesBackEveryNumberThatWasWritten) {
+    write_sample(file_);
+    EXPECT_EQ(files_left(), 1) << "the temporary file is renamed";
+    const Schema schema = sample_schema();
+    const ResultReader reader(file_);
+    for (std::size_t v = 0; v < schema.variables.size(); ++v) {
+        const auto path = schema.variables[v].path();
+        ASSERT_TRUE(reader.has(path)) << path;
+        EXPECT_EQ(reader.shape(path), schema.shape_of(schema.variables[v])) << path;
+        const auto values = reader.read(path);
+        for (std::size_t i = 0; i < values.size(); ++i) EXPECT_EQ(values[i], 100.0 * double(v) + double(i)) << path;
+    }
+    EXPECT_EQ(reader.read("layer"), (std::vector<double>{8, 9, 10, 11}));
+    EXPECT_EQ(reader.read("head"), (std::vector<double>{0, 1, 2}));
+    EXPECT_EQ(reader.labels("spectra/family"), (std::vector<std::string>{"q_proj", "gate_proj", "naïve"}));
+    EXPECT_EQ(reader.labels("legacy/variation/family"), (std::vector<std::string>{"q", "k"}));
+    for (const char* path : {"nothing", "gram", "gram/nothing", "nothing/gram", "gram/gram/gram"}) {
+        EXPECT_FALSE(reader.has(path)) << path;
+    }
+}
+
+TEST_F(ResultFile, GivesBackItsAttributes) {
+    write_sample(file_);
+    const ResultReader reader(file_);
+    EXPECT_EQ(reader.text_attribute("", "model"), "Größe/模型");
+    EXPECT_EQ(reader.text_attribute("", "revision"), "");
+    EXPECT_EQ(reader.text_attribute("", "config").size(), 100'000U);
+    EXPECT_EQ(reader.number_attribute("", "seed"), std::ldexp(1.0, 40));
+    EXPECT_EQ(reader.number_attribute("", "ranks"), 3);
+    EXPECT_EQ(reader.number_attribute("", "complete"), 1);
+    EXPECT_EQ(reader.number_attribute("run", "seconds_total"), 1.5);
+    EXPECT_EQ(reader.number_attribute("run/io", "bytes_read"), 123);
+    EXPECT_EQ(reader.texts_attribute("", "measures"), (std::vector<std::string>{"gram", "spectra"}));
+    EXPECT_TRUE(reader.texts_attribute("", "devices").empty());
+    EXPECT_EQ(reader.text_attribute("spectra/eff_rank", "missing"), "a zero matrix has none");
+    EXPECT_EQ(reader.text_attribute("analysis/anchor", "verdict"), "STRONG");
+    EXPECT_FALSE(reader.has_attribute("gram/gram", "missing"));
+    EXPECT_EQ(failure_of([&] { reader.text_attribute("", "nothing"); }).first, ExitCode::input);
+    EXPECT_EQ(failure_of([&] { reader.text_attribute("", "ranks"); }).first, ExitCode::input);
+    EXPECT_EQ(failure_of([&] { reader.number_attribute("", "model"); }).first, ExitCode::input);
+    EXPECT_EQ(failure_of([&] { reader.read("nothing"); }).first, ExitCode::input);
+}
+
+TEST_F(ResultFile, KeepsNaNInfinityAndSignedZero) {
+    const Schema schema = sample_schema();
+    const double inf = std::numeric_limits<double>::infinity();
+    geom::create_skeleton(file_, schema, {});
+    const auto slab = slab_of<double>(schema.index_of("spectra/eff_rank"), {1, 0}, {1, 4}, {std::nan(""), inf, -0.0, 5e-324});
+    geom::append(file_, schema, {slab}, {});
+    geom::verify_slabs(file_, schema, {slab});
+    const auto values = ResultReader(file_, true).read("spectra/eff_rank");
+    EXPECT_TRUE(std::isnan(values[4]));
+    EXPECT_EQ(values[5], inf);
+    EXPECT_TRUE(std::signbit(values[6]));
+    EXPECT_EQ(values[7], 5e-324);
+}
+
+TEST_F(ResultFile, HoldsAxesOfNoLength) {
+    Schema schema;
+    schema.scales = {{"", "pair", 0, {}, "", {}}, {"", "layer", 1, {}, "", {}}};
+    schema.variables = {{"variation", "residual", {"layer", "pair"}, ValueType::f64, "", "1", ""}};
+    geom::create_skeleton(file_, schema, {});
+    geom::append(file_, schema, {Slab{0, {0, 0}, {1, 0}, {}}}, {});
+    EXPECT_EQ(ResultReader(file_, true).shape("variation/residual"), (Shape{1, 0}));
+    EXPECT_TRUE(ResultReader(file_, true).read("variation/residual").empty());
+}
+
+TEST_F(ResultFile, TakesFiveThousandVariablesOfOneScale) {
+    Schema schema;
+    schema.scales = {{"", "layer", 2, {}, "", {}}};
+    for (int i = 0; i < 5000; ++i) {
+        schema.variables.push_back({"many", fmt::format("v{}", i), {"layer"}, ValueType::f64, "", "1", ""});
+    }
+    EXPECT_NO_THROW(geom::create_skeleton(file_, schema, {}));
+}
+
+TEST_F(ResultFile, ReplacesAnAttributeThatIsWrittenAgain) {
+    geom::create_skeleton(file_, sample_schema(), {{"", "note", "first"}});
+    geom::append(file_, {}, {}, {{"", "note", std::int64_t{2}}});
+    EXPECT_EQ(ResultReader(file_, true).number_attribute("", "note"), 2);
+}
+
+TEST_F(ResultFile, IsNotReadBeforeItIsComplete) {
+    geom::create_skeleton(file_, sample_schema(), {});
+    const auto [code, text] = failure_of([&] { ResultReader{file_}; });
+    EXPECT_EQ(code, ExitCode::input);
+    EXPECT_NE(text.find("not a complete"), std::string::npos) << text;
+    EXPECT_NO_THROW(ResultReader(file_, true));
+}
+
+TEST_F(ResultFile, IsNotReadWhenMissingOrNotHdf5) {
+    auto [code, text] = failure_of([&] { ResultReader{file_}; });
+    EXPECT_EQ(code, ExitCode::input);
+    EXPECT_NE(text.find("No such file or directory"), std::string::npos) << text;
+    std::ofstream(file_) << "plain text, long enough to be looked at for a signature";
+    std::tie(code, text) = failure_of([&] { ResultReader{file_}; });
+    EXPECT_EQ(code, ExitCode::input);
+    EXPECT_NE(text.find("signature"), std::string::npos) << text;
+    std::tie(code, text) = failure_of([&] { ResultReader{folder_}; });
+    EXPECT_EQ(code, ExitCode::input);
+}
+
+TEST_F(ResultFile, NoticesEveryFlippedByte) {
+    const Schema schema = sample_schema();
+    const auto slabs = sample_slabs(schema);
+    geom::create_skeleton(file_, schema, {});
+    geom::append(file_, schema, slabs, {});
+    auto changed = slabs;
+    changed[0].data[17] ^= std::byte{1};
+    const auto [code, text] = failure_of([&] { geom::verify_slabs(file_, schema, changed); });
+    EXPECT_EQ(code, ExitCode::output);
+    EXPECT_NE(text.find("gram/gram differs at element 2"), std::string::npos) << text;
+    EXPECT_NO_THROW(geom::verify_slabs(file_, schema, slabs));
+}
+
+TEST_F(ResultFile, ChecksWhereItWillBeWritten) {
+    EXPECT_NO_THROW(geom::check_output(file_, false));
+    EXPECT_EQ(files_left(), 0);
+    std::ofstream(file_) << "an earlier result";
+    const auto [code, text] = failure_of([&] { geom::check_output(file_, false); });
+    EXPECT_EQ(code, ExitCode::output);
+    EXPECT_NE(text.find("--overwrite"), std::string::npos) << text;
+    EXPECT_NO_THROW(geom::check_output(file_, true));
+    EXPECT_EQ(fs::file_size(file_), 17U) << "checking must not touch the file";
+    EXPECT_EQ(failure_of([&] { geom::check_output(folder_, true); }).first, ExitCode::output);
+    EXPECT_NE(failure_of([&] { geom::check_output(folder_ / "no" / "a.h5", false); }).second.find("does not exist"),
+              std::string::npos);
+    EXPECT_NE(failure_of([&] { geom::check_output(file_ / "a.h5", false); }).second.find("not a folder"), std::string::npos);
+}
+
+TEST_F(ResultFile, SaysThatAFolderIsNotWritable) {
+    if (::geteuid() == 0) GTEST_SKIP() << "root may write everywhere";
+    ::chmod(folder_.c_str(), 0500);
+    const auto [code, text] = failure_of([&] { geom::check_output(file_, false); });
+    ::chmod(folder_.c_str(), 0700);
+    EXPECT_EQ(code, ExitCode::output);
+    EXPECT_NE(text.find("Permission denied"), std::string::npos) << text;
+}
+
+TEST_F(ResultFile, SaysHowMuchSpaceIsMissingAndLeavesNothing) {
+    Schema schema;
+    // 2^40 elements: more than any disk this runs on has free.
+    schema.scales = {{"", "token", 1 << 20, {}, "", {}}, {"", "hidden", 1 << 20, {}, "", {}}};
+    schema.variables = {{"residual", "hidden_states", {"token", "hidden"}, ValueType::f64, "", "1", ""}};
+    const auto [code, text] = failure_of([&] { geom::create_skeleton(file_, schema, {}); });
+    EXPECT_EQ(code, ExitCode::output);
+    if (text.find("File too large") == std::string::npos) {  // some file systems end before 8 TiB
+        EXPECT_NE(text.find("no space left on /"), std::string::npos) << text;
+        EXPECT_NE(text.find(" free"), std::string::npos) << text;
+    }
+    EXPECT_EQ(files_left(), 0);
+}
+
+TEST_F(ResultFile, MakesASampleForOtherReaders) {
+    // tests/e2e/test_result_file.py names the folder and opens what lies there.
+    const char* folder = std::getenv("GEOM_SAMPLE_FOLDER");
+    if (folder == nullptr) GTEST_SKIP() << "GEOM_SAMPLE_FOLDER is not set";
+    write_sample(fs::path(folder) / "sample.geom.h5");
+}
+
+}  // namespace
