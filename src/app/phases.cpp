@@ -1,6 +1,8 @@
 #include "app/phases.hpp"
 
 #include <algorithm>
+#include <cstring>
+#include <limits>
 
 namespace geom {
 
@@ -13,13 +15,25 @@ void Phases::add(const std::string& name, double seconds) {
     }
 }
 
-std::vector<PhaseTime> Phases::over_ranks(const Communicator& communicator) const {
-    auto mine = seconds_;
-    mine.emplace_back("total", total());
+std::vector<PhaseTime> Phases::over_ranks(const std::vector<std::string>& names, const Communicator& communicator) const {
+    std::string mine;
+    for (const std::string& name : names) {
+        const auto found = std::find_if(seconds_.begin(), seconds_.end(), [&](const auto& entry) { return entry.first == name; });
+        const double seconds = name == "total" ? total() : found == seconds_.end() ? 0.0 : found->second;
+        mine.append(reinterpret_cast<const char*>(&seconds), sizeof seconds);
+    }
     std::vector<PhaseTime> times;
-    for (const auto& [name, seconds] : mine) {
-        times.push_back({name, communicator.all_reduce_min(seconds), communicator.all_reduce_sum(seconds) / communicator.size(),
-                         communicator.all_reduce_max(seconds)});
+    const std::vector<std::string> all = communicator.all_gather(mine);
+    for (std::size_t i = 0; i < names.size(); ++i) {
+        PhaseTime time{names[i], std::numeric_limits<double>::infinity(), 0.0, 0.0};
+        for (const std::string& rank : all) {
+            double seconds = 0.0;
+            std::memcpy(&seconds, rank.data() + i * sizeof seconds, sizeof seconds);
+            time.min = std::min(time.min, seconds);
+            time.max = std::max(time.max, seconds);
+            time.mean += seconds / static_cast<double>(all.size());
+        }
+        times.push_back(time);
     }
     return times;
 }

@@ -2,8 +2,8 @@
 #pragma once
 
 #include <chrono>
-#include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "mpi/communicator.hpp"
@@ -30,8 +30,8 @@ public:
     const std::string& current() const noexcept { return current_; }
     double total() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
 
-    /// Collective; every rank has gone through the same phases. "total" is the last one.
-    std::vector<PhaseTime> over_ranks(const Communicator& communicator) const;
+    /// Collective; the times of the named phases, zero where a rank did not go through one, and of "total".
+    std::vector<PhaseTime> over_ranks(const std::vector<std::string>& names, const Communicator& communicator) const;
 
 private:
     using Clock = std::chrono::steady_clock;

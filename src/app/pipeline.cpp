@@ -201,7 +201,7 @@ private:
 
     void finish_file(const std::filesystem::path& temporary, const Cosines& cosines, const std::string& command_line) {
         RunRecord run = record(command_line);
-        run.phases = phases_.over_ranks(communicator_);
+        run.phases = phases_.over_ranks(phase_names(measure_names()), communicator_);
         run.peak_bytes = communicator_.all_reduce_max(peak_resident_bytes());
         agree_on(communicator_, [&] {
             if (communicator_.rank() != 0) return;

@@ -28,14 +28,6 @@ std::string utc_now() {
     return text;
 }
 
-// The phases of /run, in the order of the data path; "total" last.
-std::vector<std::string> phase_names(const std::vector<std::string>& measures) {
-    std::vector<std::string> names = {"load", "exchange"};
-    names.insert(names.end(), measures.begin(), measures.end());
-    for (const char* name : {"wait", "assemble", "write", "analysis", "total"}) names.emplace_back(name);
-    return names;
-}
-
 template <class T>
 Slab slab_of(const Schema& schema, const std::string& path, const std::vector<T>& values) {
     Slab slab;
@@ -139,6 +131,13 @@ ordered_json json_object(const RunRecord& run, const Checkpoint& checkpoint, Ran
 
 }  // namespace
 
+std::vector<std::string> phase_names(const std::vector<std::string>& measures) {
+    std::vector<std::string> names = {"load", "exchange"};
+    names.insert(names.end(), measures.begin(), measures.end());
+    for (const char* name : {"wait", "assemble", "write", "analysis", "total"}) names.emplace_back(name);
+    return names;
+}
+
 Schema with_run_and_analysis(const Schema& schema, const std::vector<std::string>& measures) {
     Schema full = schema;
     if (full.find("gram/gram") >= 0) {
@@ -179,9 +178,7 @@ std::vector<Attribute> root_attributes(const RunRecord& run, const Checkpoint& c
 
 std::vector<Slab> run_slabs(const RunRecord& run, const Schema& schema) {
     std::vector<double> min, mean, max;
-    for (const std::string& name : phase_names(run.measures)) {
-        const auto found = std::find_if(run.phases.begin(), run.phases.end(), [&](const PhaseTime& phase) { return phase.name == name; });
-        const PhaseTime time = found == run.phases.end() ? PhaseTime{} : *found;
+    for (const PhaseTime& time : run.phases) {
         min.push_back(time.min);
         mean.push_back(time.mean);
         max.push_back(time.max);

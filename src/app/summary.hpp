@@ -25,8 +25,11 @@ struct RunRecord {
     std::int64_t ranks = 1, passes = 1;
     std::int64_t bytes_read = 0, flops = 0, planned_bytes = 0, peak_bytes = 0;
     std::uint64_t digest = 0;
-    std::vector<PhaseTime> phases;
+    std::vector<PhaseTime> phases;  ///< of phase_names()
 };
+
+/// The phases of /run, in the order of the data path; "total" last.
+std::vector<std::string> phase_names(const std::vector<std::string>& measures);
 
 /// The result's full schema: the measures' variables, analysis' as far as its inputs are there, and /run's.
 Schema with_run_and_analysis(const Schema& schema, const std::vector<std::string>& measures);

@@ -4,8 +4,8 @@
 //   block:  | lane 0: n bytes | lane 1: n bytes | lane 2: n bytes | 8 bytes |
 //   state = crc(lane 2 from 0), then the last 8 bytes xor (lane 0 · x^a) xor (lane 1 · x^b)
 //
-// In reflected order a 32 × 32 bit product comes out multiplied by x, and the instruction multiplies what it takes in by
-// x^32: so a lane that k bytes follow (the last 8 included) is multiplied by x^(8k - 33) mod P.
+// In reflected order a 32 × 32 bit product comes out multiplied by x, and the instruction multiplies what it takes in
+// by x^32: so a lane that k bytes follow (the last 8 included) is multiplied by x^(8k - 33) mod P.
 #include <nmmintrin.h>
 #include <wmmintrin.h>
 

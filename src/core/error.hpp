@@ -1,7 +1,6 @@
 // What can go wrong, and the exit code it ends the program with.
 #pragma once
 
-#include <source_location>
 #include <stdexcept>
 #include <string>
 
@@ -18,19 +17,40 @@ enum class ExitCode : int {
     stopped = 75,   ///< stopped by a signal; a journal allows to resume
 };
 
+/// A place in the source, as std::source_location, which clang before 16 does not have.
+class SourceLocation {
+public:
+    static constexpr SourceLocation current(const char* file = __builtin_FILE(), int line = __builtin_LINE(),
+                                            const char* function = __builtin_FUNCTION()) noexcept {
+        SourceLocation here;
+        here.file_ = file;
+        here.line_ = line;
+        here.function_ = function;
+        return here;
+    }
+    constexpr const char* file_name() const noexcept { return file_; }
+    constexpr int line() const noexcept { return line_; }
+    constexpr const char* function_name() const noexcept { return function_; }
+
+private:
+    const char* file_ = "";
+    int line_ = 0;
+    const char* function_ = "";
+};
+
 /// The one exception of the program. The message names file, tensor, numbers, likely cause and remedy; it stands
 /// alone, without the place in the source, which is kept for the log.
 class Error : public std::runtime_error {
 public:
-    Error(ExitCode code, const std::string& message, std::source_location where = std::source_location::current())
+    Error(ExitCode code, const std::string& message, SourceLocation where = SourceLocation::current())
         : std::runtime_error(message), code_(code), where_(where) {}
 
     ExitCode code() const noexcept { return code_; }
-    const std::source_location& where() const noexcept { return where_; }
+    const SourceLocation& where() const noexcept { return where_; }
 
 private:
     ExitCode code_;
-    std::source_location where_;
+    SourceLocation where_;
 };
 
 }  // namespace geom

@@ -103,18 +103,24 @@ Hdf5Handle utf8_text() {
 /// As the file stores them: little-endian, whatever the machine.
 hid_t stored(ValueType type) {
     switch (type) {
-        case ValueType::f64: return H5T_IEEE_F64LE;
-        case ValueType::f32: return H5T_IEEE_F32LE;
-        case ValueType::i32: return H5T_STD_I32LE;
+        case ValueType::f64:
+            return H5T_IEEE_F64LE;
+        case ValueType::f32:
+            return H5T_IEEE_F32LE;
+        case ValueType::i32:
+            return H5T_STD_I32LE;
     }
     throw Error(ExitCode::internal, "an unknown value type");
 }
 
 hid_t in_memory(ValueType type) {
     switch (type) {
-        case ValueType::f64: return H5T_NATIVE_DOUBLE;
-        case ValueType::f32: return H5T_NATIVE_FLOAT;
-        case ValueType::i32: return H5T_NATIVE_INT32;
+        case ValueType::f64:
+            return H5T_NATIVE_DOUBLE;
+        case ValueType::f32:
+            return H5T_NATIVE_FLOAT;
+        case ValueType::i32:
+            return H5T_NATIVE_INT32;
     }
     throw Error(ExitCode::internal, "an unknown value type");
 }
@@ -134,9 +140,18 @@ Hdf5Handle file_access() {
     return access;
 }
 
-/// A lock that somebody else holds is no reason to go on without.
-bool without_locks(const Failure& failure) {
-    return failure.in_locking && failure.system_error != EAGAIN && failure.system_error != EACCES;
+/// A file that is held by another program is no reason to go on without locks; a file system that has none is.
+void go_on_without_locks(hid_t access, const Failure& failure, const std::filesystem::path& file, const char* verb) {
+    const auto what = fmt::format("cannot {} {}", verb, file.string());
+    if (!failure.in_locking) raise(failure, what);
+    if (failure.system_error == EAGAIN) throw Error(ExitCode::output, what + ": another program has it open");
+    static bool said = false;
+    if (!std::exchange(said, true)) {
+        fmt::print(stderr,
+                   "geom-mpi: no file locks for {} ({}): going on without, as with HDF5_USE_FILE_LOCKING=FALSE\n",
+                   file.string(), failure.reason.empty() ? failure.innermost : failure.reason);
+    }
+    check_hdf5(H5Pset_file_locking(access, false, true), "cannot switch HDF5's file locks off");
 }
 
 /// `open` is H5Fopen or H5Fcreate with the access list it is given.
@@ -145,12 +160,7 @@ Hdf5Handle open_serially(const std::filesystem::path& file, const char* verb, Op
     const auto access = file_access();
     hid_t id = open(access.id());
     if (id < 0) {
-        const Failure failure = last_failure();
-        if (!without_locks(failure)) raise(failure, fmt::format("cannot {} {}", verb, file.string()));
-        fmt::print(stderr, "geom-mpi: the file system of {} has no file locks ({}): going on without, as with "
-                           "HDF5_USE_FILE_LOCKING=FALSE\n",
-                   file.string(), failure.reason.empty() ? failure.innermost : failure.reason);
-        check_hdf5(H5Pset_file_locking(access.id(), false, true), "cannot switch HDF5's file locks off");
+        go_on_without_locks(access.id(), last_failure(), file, verb);
         id = open(access.id());
     }
     return owned(id, H5Fclose, fmt::format("cannot {} {}", verb, file.string()));
@@ -169,8 +179,9 @@ Selection select(hid_t dataset, const Piece& piece, const std::string& what) {
     if (piece.count.empty()) return selection;
     const std::vector<hsize_t> start(piece.start.begin(), piece.start.end());
     const std::vector<hsize_t> count(piece.count.begin(), piece.count.end());
-    check_hdf5(H5Sselect_hyperslab(selection.in_file.id(), H5S_SELECT_SET, start.data(), nullptr, count.data(), nullptr),
-               what);
+    check_hdf5(
+        H5Sselect_hyperslab(selection.in_file.id(), H5S_SELECT_SET, start.data(), nullptr, count.data(), nullptr),
+        what);
     return selection;
 }
 
@@ -194,9 +205,10 @@ void agree_on_file(const std::filesystem::path& file, const Communicator& commun
     const std::string bytes = communicator.broadcast(std::to_string(static_cast<std::int64_t>(here)), 0);
     std::optional<Error> failure;
     if (const auto reason = strange_file(file, std::stoll(bytes)); !reason.empty()) {
-        failure.emplace(ExitCode::output, fmt::format("cannot open {} for writing: {}; all ranks need the same file: is "
-                                                      "its folder on a file system that all nodes share?",
-                                                      file.string(), reason));
+        failure.emplace(ExitCode::output,
+                        fmt::format("cannot open {} for writing: {}; all ranks need the same file: is "
+                                    "its folder on a file system that all nodes share?",
+                                    file.string(), reason));
     }
     agree(communicator, failure);
 }
@@ -243,9 +255,10 @@ Hdf5File Hdf5File::create(const std::filesystem::path& file) {
     auto properties = owned(H5Pcreate(H5P_FILE_CREATE), H5Pclose, "cannot prepare HDF5");
     check_hdf5(H5Pset_link_creation_order(properties.id(), H5P_CRT_ORDER_TRACKED | H5P_CRT_ORDER_INDEXED),
                "cannot prepare HDF5");
-    return {open_serially(file, "create",
-                          [&](hid_t access) { return H5Fcreate(file.c_str(), H5F_ACC_TRUNC, properties.id(), access); }),
-            file};
+    return {
+        open_serially(file, "create",
+                      [&](hid_t access) { return H5Fcreate(file.c_str(), H5F_ACC_TRUNC, properties.id(), access); }),
+        file};
 }
 
 Hdf5File Hdf5File::open(const std::filesystem::path& file, Access access) {
@@ -268,8 +281,8 @@ Hdf5File Hdf5File::open_parallel(const std::filesystem::path& file, const Commun
     handle.release();  // closing is collective, and some ranks have nothing to close
     const auto what = fmt::format("cannot open {} through MPI-IO", file.string());
     if (nowhere) raise(failure, what);
-    throw Error(ExitCode::internal, fmt::format("{} on every rank{}{}", what, failure.innermost.empty() ? "" : ": ",
-                                                failure.innermost));
+    throw Error(ExitCode::internal,
+                fmt::format("{} on every rank{}{}", what, failure.innermost.empty() ? "" : ": ", failure.innermost));
 }
 
 Hdf5Handle Hdf5File::open_dataset(const std::string& path) const {
@@ -314,9 +327,9 @@ void Hdf5File::create_characters(const std::string& path, const std::vector<std:
         bytes.resize(bytes.size() + row - std::min(row, text.size()));
     }
     const auto space = dataspace({std::ssize(texts), width});
-    const auto dataset = owned(
-        H5Dcreate2(file_.id(), path.c_str(), H5T_C_S1, space.id(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT), H5Dclose,
-        place("create", path));
+    const auto dataset =
+        owned(H5Dcreate2(file_.id(), path.c_str(), H5T_C_S1, space.id(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT),
+              H5Dclose, place("create", path));
     check_hdf5(H5Dwrite(dataset.id(), H5T_C_S1, H5S_ALL, H5S_ALL, H5P_DEFAULT, bytes.data()), place("write", path));
 }
 
@@ -344,8 +357,8 @@ void Hdf5File::set_raw_attribute(const std::string& path, const std::string& nam
     check_hdf5(exists, what);
     if (exists > 0) check_hdf5(H5Adelete(object.id(), name.c_str()), what);
     const auto space = dataspace(shape);
-    const auto attribute = owned(H5Acreate2(object.id(), name.c_str(), type, space.id(), H5P_DEFAULT, H5P_DEFAULT),
-                                 H5Aclose, what);
+    const auto attribute =
+        owned(H5Acreate2(object.id(), name.c_str(), type, space.id(), H5P_DEFAULT, H5P_DEFAULT), H5Aclose, what);
     if (data != nullptr) check_hdf5(H5Awrite(attribute.id(), type, data), what);  // null: a list of nothing
 }
 
@@ -377,16 +390,18 @@ void Hdf5File::write(const std::string& path, ValueType type, const Piece& piece
     const auto dataset = open_dataset(path);
     const auto selection = select(dataset.id(), piece, what);
     // The default transfer list: independent, also when the file was opened with MPI-IO.
-    check_hdf5(H5Dwrite(dataset.id(), in_memory(type), selection.in_memory.id(), selection.in_file.id(), H5P_DEFAULT, data),
-               what);
+    check_hdf5(
+        H5Dwrite(dataset.id(), in_memory(type), selection.in_memory.id(), selection.in_file.id(), H5P_DEFAULT, data),
+        what);
 }
 
 void Hdf5File::read(const std::string& path, ValueType type, const Piece& piece, std::byte* data) const {
     const auto what = place("read", path);
     const auto dataset = open_dataset(path);
     const auto selection = select(dataset.id(), piece, what);
-    check_hdf5(H5Dread(dataset.id(), in_memory(type), selection.in_memory.id(), selection.in_file.id(), H5P_DEFAULT, data),
-               what);
+    check_hdf5(
+        H5Dread(dataset.id(), in_memory(type), selection.in_memory.id(), selection.in_file.id(), H5P_DEFAULT, data),
+        what);
 }
 
 bool Hdf5File::has(const std::string& path) const {
@@ -434,8 +449,8 @@ bool Hdf5File::has_attribute(const std::string& path, const std::string& name) c
 
 AttributeValue Hdf5File::attribute(const std::string& path, const std::string& name) const {
     const auto what = place(fmt::format("read the attribute {} of", name).c_str(), path);
-    const auto attribute = owned(H5Aopen_by_name(file_.id(), object_name(path), name.c_str(), H5P_DEFAULT, H5P_DEFAULT),
-                                 H5Aclose, what);
+    const auto attribute =
+        owned(H5Aopen_by_name(file_.id(), object_name(path), name.c_str(), H5P_DEFAULT, H5P_DEFAULT), H5Aclose, what);
     const auto type = owned(H5Aget_type(attribute.id()), H5Tclose, what);
     const auto space = owned(H5Aget_space(attribute.id()), H5Sclose, what);
     const bool scalar = H5Sget_simple_extent_type(space.id()) == H5S_SCALAR;
@@ -454,7 +469,9 @@ AttributeValue Hdf5File::attribute(const std::string& path, const std::string& n
     return number;
 }
 
-void Hdf5File::flush() { check_hdf5(H5Fflush(file_.id(), H5F_SCOPE_GLOBAL), fmt::format("cannot write {}", name_.string())); }
+void Hdf5File::flush() {
+    check_hdf5(H5Fflush(file_.id(), H5F_SCOPE_GLOBAL), fmt::format("cannot write {}", name_.string()));
+}
 
 void Hdf5File::close() { check_hdf5(H5Fclose(file_.release()), fmt::format("cannot close {}", name_.string())); }
 

@@ -14,8 +14,8 @@
 
 namespace geom {
 
-/// Throws Error(output) when an HDF5 call returned a negative status: `what`, then the system's reason and the innermost
-/// message of HDF5's error stack. To be called right after the call: the next one clears the stack.
+/// Throws Error(output) when an HDF5 call returned a negative status: `what`, then the system's reason and the
+/// innermost message of HDF5's error stack. To be called right after the call: the next one clears the stack.
 void check_hdf5(std::int64_t status, const std::string& what);
 
 /// An HDF5 identifier and how to close it. Move-only.
@@ -67,7 +67,7 @@ public:
     void attach_scale(const std::string& path, std::int64_t axis, const std::string& scale);
 
     void set_attribute(const std::string& path, const std::string& name, const AttributeValue& value);
-    void set_dimension_id(const std::string& path, std::int32_t id);                       ///< _Netcdf4Dimid
+    void set_dimension_id(const std::string& path, std::int32_t id);                        ///< _Netcdf4Dimid
     void set_dimension_ids(const std::string& path, const std::vector<std::int32_t>& ids);  ///< _Netcdf4Coordinates
 
     void write(const std::string& path, ValueType type, const Piece& piece, const std::byte* data);

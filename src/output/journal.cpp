@@ -56,7 +56,8 @@ public:
     template <class T>
     T get() {
         T value{};
-        if (const auto raw = take(sizeof value); raw.size() == sizeof value) std::memcpy(&value, raw.data(), sizeof value);
+        if (const auto raw = take(sizeof value); raw.size() == sizeof value)
+            std::memcpy(&value, raw.data(), sizeof value);
         return value;
     }
     std::string_view text() { return take(get<std::uint64_t>()); }
@@ -95,6 +96,10 @@ std::string framed(std::uint64_t magic, std::string_view payload) {
     bytes.append(payload);
     put(bytes, crc32c(0, payload.data(), payload.size()));
     return bytes;
+}
+
+bool intact(std::string_view bytes, std::uint32_t checksum) {
+    return crc32c(0, bytes.data(), bytes.size()) == checksum;
 }
 
 std::string serialised(const Identity& identity) {
@@ -150,7 +155,8 @@ std::optional<Slab> parsed_slab(Parser& parser, const Schema& schema) {
     slab.count = parser.numbers(rank);
     const auto data = parser.text();
     if (!parser.whole() || slab.variable < 0) return std::nullopt;
-    if (type != static_cast<std::uint8_t>(schema.variables[static_cast<std::size_t>(slab.variable)].type)) return std::nullopt;
+    if (type != static_cast<std::uint8_t>(schema.variables[static_cast<std::size_t>(slab.variable)].type))
+        return std::nullopt;
     const auto* bytes = reinterpret_cast<const std::byte*>(data.data());
     slab.data.assign(bytes, bytes + data.size());
     try {
@@ -257,12 +263,14 @@ public:
         Parser parser(*frame);
         const auto found = parser.get<std::uint64_t>(), length = parser.get<std::uint64_t>();
         const auto checksum = parser.get<std::uint32_t>();
-        if (found != magic || checksum != crc32c(0, frame->data(), frame_bytes - checksum_bytes)) return std::nullopt;
+        if (found != magic || !intact(std::string_view(*frame).substr(0, frame_bytes - checksum_bytes), checksum)) {
+            return std::nullopt;
+        }
         if (length > longest || length > left_) return std::nullopt;
         auto payload = bytes(length);
         const auto stored = bytes(checksum_bytes);
         if (!payload || !stored) return std::nullopt;
-        if (Parser(*stored).get<std::uint32_t>() != crc32c(0, payload->data(), payload->size())) return std::nullopt;
+        if (!intact(*payload, Parser(*stored).get<std::uint32_t>())) return std::nullopt;
         return payload;
     }
 
@@ -312,7 +320,8 @@ std::vector<std::filesystem::path> readable_files(const std::filesystem::path& f
         JournalFile file(path);
         const auto recorded = identity_of(file);
         if (!recorded) {
-            contents.unreadable.push_back(fmt::format("{}: its head is torn or damaged, or of another version", path.string()));
+            contents.unreadable.push_back(
+                fmt::format("{}: its head is torn or damaged, or of another version", path.string()));
             continue;
         }
         if (contents.differences.empty()) contents.differences = compare(*recorded, identity);
@@ -404,7 +413,8 @@ JournalContents read_journal(const std::filesystem::path& folder, const Identity
 
 void remove_journal(const std::filesystem::path& folder) {
     for (const auto& file : files_of(folder)) {
-        if (::unlink(file.c_str()) != 0 && errno != ENOENT) raise_system(fmt::format("cannot delete {}", file.string()), errno);
+        if (::unlink(file.c_str()) != 0 && errno != ENOENT)
+            raise_system(fmt::format("cannot delete {}", file.string()), errno);
     }
     if (::rmdir(folder.c_str()) != 0 && errno != ENOENT && errno != ENOTEMPTY && errno != EEXIST) {
         raise_system(fmt::format("cannot delete the folder {}", folder.string()), errno);

@@ -69,9 +69,8 @@ std::int64_t Schema::index_of(const std::string& path) const {
 
 const Scale& Schema::scale_of(const Variable& variable, const std::string& dim) const {
     for (std::string group = variable.group;; group = enclosing(group)) {
-        const auto found = std::find_if(scales.begin(), scales.end(), [&](const Scale& scale) {
-            return scale.name == dim && scale.group == group;
-        });
+        const auto found = std::find_if(scales.begin(), scales.end(),
+                                        [&](const Scale& scale) { return scale.name == dim && scale.group == group; });
         if (found != scales.end()) return *found;
         if (group.empty()) {
             throw Error(ExitCode::internal, fmt::format("the schema has no scale {} for {}", dim, variable.path()));

@@ -23,7 +23,8 @@ namespace geom {
 
 namespace {
 
-constexpr std::int64_t largest_write = std::int64_t{1} << 30;  // MPI-IO counts in int; larger calls are not to be trusted
+constexpr std::int64_t largest_write = std::int64_t{1}
+                                       << 30;  // MPI-IO counts in int; larger calls are not to be trusted
 constexpr std::int64_t largest_read = std::int64_t{64} << 20;
 
 [[noreturn]] void raise_system(const std::string& what, int reason) {
@@ -58,9 +59,11 @@ void sync(const std::filesystem::path& path, int flags) {
 std::filesystem::path mount_of(const std::filesystem::path& folder) {
     std::error_code failed;
     auto place = std::filesystem::canonical(folder, failed);
-    struct stat here {}, above {};
+    struct stat here {
+    }, above{};
     if (failed || ::stat(place.c_str(), &here) != 0) return folder;
-    while (place.has_relative_path() && ::stat(place.parent_path().c_str(), &above) == 0 && above.st_dev == here.st_dev) {
+    while (place.has_relative_path() && ::stat(place.parent_path().c_str(), &above) == 0 &&
+           above.st_dev == here.st_dev) {
         place = place.parent_path();
     }
     return place;
@@ -83,9 +86,9 @@ void reserve_space(const std::filesystem::path& file) {
     if (reason == 0 && ::fallocate(descriptor.get(), 0, 0, needed) != 0) reason = errno;
     if (reason == EOPNOTSUPP || reason == ENOSYS) reason = 0;  // NFS before 4.2, old Lustre: no more can be known
     if (reason == ENOSPC || reason == EDQUOT) {
-        throw Error(ExitCode::output, fmt::format("no space left on {}: {} needs {} bytes, {} free{}",
-                                                  mount_of(folder_of(file)).string(), file.string(), needed, free,
-                                                  reason == EDQUOT ? " (but the quota is used up)" : ""));
+        throw Error(ExitCode::output,
+                    fmt::format("no space left on {}: {} needs {} bytes, {} free{}", mount_of(folder_of(file)).string(),
+                                file.string(), needed, free, reason == EDQUOT ? " (but the quota is used up)" : ""));
     }
     if (reason != 0) raise_system(fmt::format("cannot reserve {} bytes for {}", needed, file.string()), reason);
 }
@@ -101,7 +104,9 @@ public:
     }
 
 private:
-    static std::string path_of(const Scale& scale) { return scale.group.empty() ? scale.name : scale.group + "/" + scale.name; }
+    static std::string path_of(const Scale& scale) {
+        return scale.group.empty() ? scale.name : scale.group + "/" + scale.name;
+    }
 
     void add_scale(const Scale& scale) {
         const std::string path = path_of(scale);
@@ -123,7 +128,8 @@ private:
         check_length(scale, std::ssize(values));
         file_.create_dataset(path, ValueType::i32, {scale.length});
         if (scale.length > 0) {
-            file_.write(path, ValueType::i32, {{0}, {scale.length}, 0, 0}, reinterpret_cast<const std::byte*>(values.data()));
+            file_.write(path, ValueType::i32, {{0}, {scale.length}, 0, 0},
+                        reinterpret_cast<const std::byte*>(values.data()));
         }
         file_.make_scale(path, scale.name);
         file_.set_dimension_id(path, next_id_++);
@@ -159,7 +165,8 @@ private:
         file_.create_group(variable.group);
         file_.create_dataset(path, variable.type, schema_.shape_of(variable));
         for (std::size_t axis = 0; axis < variable.dims.size(); ++axis) {
-            file_.attach_scale(path, static_cast<std::int64_t>(axis), path_of(schema_.scale_of(variable, variable.dims[axis])));
+            file_.attach_scale(path, static_cast<std::int64_t>(axis),
+                               path_of(schema_.scale_of(variable, variable.dims[axis])));
         }
         file_.set_attribute(path, "long_name", variable.long_name);
         file_.set_attribute(path, "units", variable.units);
@@ -221,7 +228,8 @@ void verify_piece(const Hdf5File& file, const std::filesystem::path& name, const
     throw Error(ExitCode::output,
                 fmt::format("{} does not hold what was written: {} differs at element {} of the box at {}, count "
                             "{}; the file system or MPI-IO lost data",
-                            name.string(), variable.path(), at / size_of(variable.type), text_of(piece.start), text_of(piece.count)));
+                            name.string(), variable.path(), at / size_of(variable.type), text_of(piece.start),
+                            text_of(piece.count)));
 }
 
 /// What HDF5 reports while reading a result is the input's fault.
@@ -252,7 +260,8 @@ void check_output(const std::filesystem::path& file, bool overwrite) {
     std::error_code ignored;
     const auto status = std::filesystem::status(file, ignored);
     if (std::filesystem::is_directory(status)) {
-        throw Error(ExitCode::output, fmt::format("cannot write {}: it is a folder; name a file with -o", file.string()));
+        throw Error(ExitCode::output,
+                    fmt::format("cannot write {}: it is a folder; name a file with -o", file.string()));
     }
     if (std::filesystem::exists(status) && !overwrite) {
         throw Error(ExitCode::output,
@@ -261,17 +270,20 @@ void check_output(const std::filesystem::path& file, bool overwrite) {
     const auto folder = folder_of(file);
     const auto place = std::filesystem::status(folder, ignored);
     if (!std::filesystem::exists(place)) {
-        throw Error(ExitCode::output, fmt::format("cannot write {}: the folder {} does not exist", file.string(), folder.string()));
+        throw Error(ExitCode::output,
+                    fmt::format("cannot write {}: the folder {} does not exist", file.string(), folder.string()));
     }
     if (!std::filesystem::is_directory(place)) {
-        throw Error(ExitCode::output, fmt::format("cannot write {}: {} is not a folder", file.string(), folder.string()));
+        throw Error(ExitCode::output,
+                    fmt::format("cannot write {}: {} is not a folder", file.string(), folder.string()));
     }
     // Only making a file tells: permissions do not know of read-only mounts, and root may do everything but that.
     auto probe = temporary_name(file);
     probe += ".probe";
     const int descriptor = ::open(probe.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
     if (descriptor < 0) {
-        raise_system(fmt::format("cannot write {}: the folder {} is not writable", file.string(), folder.string()), errno);
+        raise_system(fmt::format("cannot write {}: the folder {} is not writable", file.string(), folder.string()),
+                     errno);
     }
     ::close(descriptor);
     ::unlink(probe.c_str());
@@ -336,7 +348,8 @@ void finish(const std::filesystem::path& temporary, const std::filesystem::path&
     append(temporary, {}, {}, {{"", "complete", std::int64_t{1}}});
     auto reopened = Hdf5File::open(temporary, Hdf5File::Access::read);
     if (!is_complete(reopened)) {
-        throw Error(ExitCode::output, fmt::format("{} was marked complete, and is not when read back", temporary.string()));
+        throw Error(ExitCode::output,
+                    fmt::format("{} was marked complete, and is not when read back", temporary.string()));
     }
     reopened.close();
     if (::rename(temporary.c_str(), file.c_str()) != 0) {
@@ -351,23 +364,28 @@ struct ResultReader::State {
 
     AttributeValue attribute(const std::string& group, const std::string& attribute_name) const {
         if (!file.has_attribute(group, attribute_name)) {
-            throw Error(ExitCode::input, fmt::format("{} has no attribute {} in /{}", name.string(), attribute_name, group));
+            throw Error(ExitCode::input,
+                        fmt::format("{} has no attribute {} in /{}", name.string(), attribute_name, group));
         }
         return as_input([&] { return file.attribute(group, attribute_name); });
     }
 
-    [[noreturn]] void wrong_kind(const std::string& group, const std::string& attribute_name, const char* expected) const {
+    [[noreturn]] void wrong_kind(const std::string& group, const std::string& attribute_name,
+                                 const char* expected) const {
         throw Error(ExitCode::input, fmt::format("the attribute {} in /{} of {} is not {}", attribute_name, group,
                                                  name.string(), expected));
     }
 };
 
 ResultReader::ResultReader(const std::filesystem::path& file, bool in_progress) {
-    state_ = as_input([&] { return std::make_unique<State>(State{Hdf5File::open(file, Hdf5File::Access::read), file}); });
+    state_ = as_input([&] {
+        return std::make_unique<State>(State{Hdf5File::open(file, Hdf5File::Access::read), file});
+    });
     if (in_progress || as_input([&] { return is_complete(state_->file); })) return;
-    throw Error(ExitCode::input, fmt::format("{} is not a complete geom-mpi result: its attribute `complete` is not 1 (a "
-                                             "run that was stopped, or another program's file)",
-                                             file.string()));
+    throw Error(ExitCode::input,
+                fmt::format("{} is not a complete geom-mpi result: its attribute `complete` is not 1 (a "
+                            "run that was stopped, or another program's file)",
+                            file.string()));
 }
 
 ResultReader::~ResultReader() = default;

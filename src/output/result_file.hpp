@@ -1,4 +1,5 @@
-// The result file: HDF5 that h5py, xarray (h5netcdf) and netCDF4 open. Written under a temporary name, verified, renamed.
+// The result file: HDF5 that h5py, xarray (h5netcdf) and netCDF4 open. Written under a temporary name, verified,
+// renamed.
 //
 //   rank 0   create_skeleton()    groups, scales, variables (early allocation, no fill), attributes; closed
 //   all      write_slabs()        each rank its own contiguous slabs, independently through MPI-IO; closed
@@ -28,16 +29,18 @@ struct Attribute {
 /// Leaves nothing behind.
 void check_output(const std::filesystem::path& file, bool overwrite);
 
-/// The name a result is written under until it is complete: FILE.tmp.HOST.PID, in the same folder. For rank 0 to choose.
+/// The name a result is written under until it is complete: FILE.tmp.HOST.PID, in the same folder. For rank 0 to
+/// choose.
 std::filesystem::path temporary_name(const std::filesystem::path& file);
 
 /// Serial. Takes the whole file's space from the disk at once, so that a full one is found here and not hours later.
 /// Throws Error(output) naming the file and the system's reason; then nothing is left behind.
-void create_skeleton(const std::filesystem::path& temporary, const Schema& schema, const std::vector<Attribute>& attributes);
+void create_skeleton(const std::filesystem::path& temporary, const Schema& schema,
+                     const std::vector<Attribute>& attributes);
 
 /// Collective; a rank without slabs takes part with none. A rank that fails to write still flushes and closes with the
-/// others, then throws Error(output) on its own: callers agree on it. Throws AgreedError when some rank does not see the
-/// file, Error(internal) when MPI-IO opens it on some ranks only: then the job has to be aborted.
+/// others, then throws Error(output) on its own: callers agree on it. Throws AgreedError when some rank does not see
+/// the file, Error(internal) when MPI-IO opens it on some ranks only: then the job has to be aborted.
 void write_slabs(const std::filesystem::path& temporary, const Schema& schema, const std::vector<Slab>& slabs,
                  const Communicator& communicator);
 

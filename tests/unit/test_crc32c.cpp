@@ -41,7 +41,8 @@ TEST(Crc32c, GivesTheKnownAnswers) {
 TEST(Crc32c, ContinuesWhereItStopped) {
     const auto bytes = scrambled(100'000);
     const auto whole = crc32c(0, bytes.data(), bytes.size());
-    for (const std::size_t cut : {std::size_t{0}, std::size_t{1}, std::size_t{777}, std::size_t{12'297}, bytes.size()}) {
+    for (const std::size_t cut :
+         {std::size_t{0}, std::size_t{1}, std::size_t{777}, std::size_t{12'297}, bytes.size()}) {
         EXPECT_EQ(crc32c(crc32c(0, bytes.data(), cut), bytes.data() + cut, bytes.size() - cut), whole) << cut;
     }
 }

@@ -52,11 +52,10 @@ UnitResult result_of(std::int64_t layer) {
 }
 
 bool equal(const UnitResult& a, const UnitResult& b) {
-    return a.unit == b.unit && std::equal(a.slabs.begin(), a.slabs.end(), b.slabs.begin(), b.slabs.end(),
-                                          [](const Slab& x, const Slab& y) {
-                                              return x.variable == y.variable && x.start == y.start &&
-                                                     x.count == y.count && x.data == y.data;
-                                          });
+    return a.unit == b.unit &&
+           std::equal(a.slabs.begin(), a.slabs.end(), b.slabs.begin(), b.slabs.end(), [](const Slab& x, const Slab& y) {
+               return x.variable == y.variable && x.start == y.start && x.count == y.count && x.data == y.data;
+           });
 }
 
 std::string content(const fs::path& file) {

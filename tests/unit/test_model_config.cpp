@@ -235,6 +235,12 @@ TEST(ModelConfig, refuses_deep_nesting_and_takes_64_levels) {
     EXPECT_TRUE(says(refusal(std::string(1'000'000, '[')), "nesting beyond 64"));
 }
 
+TEST(ModelConfig, refuses_millions_of_values) {
+    std::string text = "{\"a\":[0";
+    for (int i = 0; i < 8'000'000; ++i) text += ",0";
+    EXPECT_TRUE(says(refusal(text + "]}"), "more than 8000000 values"));
+}
+
 TEST(ModelConfig, never_repeats_a_long_or_unprintable_text_in_a_message) {
     const std::string message = refusal("{\"" + std::string(100'000, 'x') + "\x01");
     EXPECT_LT(message.size(), 500U);

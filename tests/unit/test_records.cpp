@@ -36,7 +36,8 @@ TEST(Records, FindAVariableByItsPath) {
     EXPECT_EQ(schema.index_of("spectra/eff_rank"), 0);
     EXPECT_EQ(schema.index_of("legacy/variation/residual"), 1);
     EXPECT_EQ(schema.index_of("seed"), 2);
-    for (const char* path : {"eff_rank", "spectra", "/seed", "spectra/eff_ran", "spectraeff_rank", "spectra/eff_rank/"}) {
+    for (const char* path :
+         {"eff_rank", "spectra", "/seed", "spectra/eff_ran", "spectraeff_rank", "spectra/eff_rank/"}) {
         EXPECT_EQ(schema.find(path), -1) << path;
     }
     EXPECT_THROW(schema.index_of("variation/residual"), geom::Error);

@@ -87,7 +87,9 @@ std::vector<Slab> sample_slabs(const Schema& schema) {
         std::iota(values.begin(), values.end(), 100.0 * static_cast<double>(v));
         const Shape start(shape.size(), 0);
         switch (variable.type) {
-            case ValueType::f64: slabs.push_back(slab_of(v, start, shape, values)); break;
+            case ValueType::f64:
+                slabs.push_back(slab_of(v, start, shape, values));
+                break;
             case ValueType::f32:
                 slabs.push_back(slab_of(v, start, shape, std::vector<float>(values.begin(), values.end())));
                 break;
@@ -183,7 +185,8 @@ TEST_F(ResultFile, KeepsNaNInfinityAndSignedZero) {
     const Schema schema = sample_schema();
     const double inf = std::numeric_limits<double>::infinity();
     geom::create_skeleton(file_, schema, {});
-    const auto slab = slab_of<double>(schema.index_of("spectra/eff_rank"), {1, 0}, {1, 4}, {std::nan(""), inf, -0.0, 5e-324});
+    const auto slab =
+        slab_of<double>(schema.index_of("spectra/eff_rank"), {1, 0}, {1, 4}, {std::nan(""), inf, -0.0, 5e-324});
     geom::append(file_, schema, {slab}, {});
     geom::verify_slabs(file_, schema, {slab});
     const auto values = ResultReader(file_, true).read("spectra/eff_rank");
@@ -263,7 +266,8 @@ TEST_F(ResultFile, ChecksWhereItWillBeWritten) {
     EXPECT_EQ(failure_of([&] { geom::check_output(folder_, true); }).first, ExitCode::output);
     EXPECT_NE(failure_of([&] { geom::check_output(folder_ / "no" / "a.h5", false); }).second.find("does not exist"),
               std::string::npos);
-    EXPECT_NE(failure_of([&] { geom::check_output(file_ / "a.h5", false); }).second.find("not a folder"), std::string::npos);
+    EXPECT_NE(failure_of([&] { geom::check_output(file_ / "a.h5", false); }).second.find("not a folder"),
+              std::string::npos);
 }
 
 TEST_F(ResultFile, SaysThatAFolderIsNotWritable) {

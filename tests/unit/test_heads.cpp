@@ -1,0 +1,520 @@
+#include "measures/heads.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstring>
+#include <fstream>
+#include <functional>
+#include <limits>
+#include <numeric>
+#include <random>
+#include <sstream>
+
+#include "checkpoint/checkpoint.hpp"
+#include "core/error.hpp"
+#include "kernels/cpu/dense_batch.hpp"
+#include "output/hdf5_file.hpp"
+
+namespace geom {
+namespace {
+
+constexpr double eps = std::numeric_limits<double>::epsilon();
+
+using Rows = std::vector<double>;  // row-major
+
+std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+
+MatrixRef stored(const Rows& rows, std::int64_t head_dim) {
+    const auto hidden = static_cast<std::int64_t>(rows.size()) / head_dim;
+    return {reinterpret_cast<const std::byte*>(rows.data()), DType::f64, head_dim, hidden};
+}
+
+/// The heads of a layer with one head.
+HeadsOfLayer one_head(const Rows& q, const Rows& k, std::int64_t head_dim, std::int64_t top_k) {
+    Workers workers(1);
+    CpuDenseBatch dense(workers);
+    const MatrixRef q_block = stored(q, head_dim), k_block = stored(k, head_dim);
+    return heads_of_layer(dense, {0, {&q_block, 1}, {&k_block, 1}}, top_k);
+}
+
+Rows random_rows(std::int64_t rows, std::int64_t cols, unsigned seed) {
+    std::mt19937_64 generator(seed);
+    std::normal_distribution<double> normal;
+    Rows out(at(rows * cols));
+    for (double& x : out) x = normal(generator);
+    return out;
+}
+
+double dot(const double* a, const double* b, std::int64_t n) { return std::inner_product(a, a + n, b, 0.0); }
+
+/// Orthonormal rows: Gram-Schmidt, twice.
+Rows orthonormal_rows(std::int64_t rows, std::int64_t cols, unsigned seed) {
+    Rows out = random_rows(rows, cols, seed);
+    for (std::int64_t i = 0; i < rows; ++i) {
+        double* row = &out[at(i * cols)];
+        for (int pass = 0; pass < 2; ++pass) {
+            for (std::int64_t j = 0; j < i; ++j) {
+                const double overlap = dot(row, &out[at(j * cols)], cols);
+                for (std::int64_t d = 0; d < cols; ++d) row[d] -= overlap * out[at(j * cols + d)];
+            }
+        }
+        const double norm = std::sqrt(dot(row, row, cols));
+        for (std::int64_t d = 0; d < cols; ++d) row[d] /= norm;
+    }
+    return out;
+}
+
+/// a (m x n) times b (n x p).
+Rows product(const Rows& a, const Rows& b, std::int64_t n) {
+    const auto m = static_cast<std::int64_t>(a.size()) / n, p = static_cast<std::int64_t>(b.size()) / n;
+    Rows out(at(m * p));
+    for (std::int64_t i = 0; i < m; ++i) {
+        for (std::int64_t l = 0; l < n; ++l) {
+            for (std::int64_t j = 0; j < p; ++j) out[at(i * p + j)] += a[at(i * n + l)] * b[at(l * p + j)];
+        }
+    }
+    return out;
+}
+
+/// Every value has a partner of its own within `tolerance` (order among nearly equal ones is left open).
+void expect_same_spectrum(std::span<const double> re, std::span<const double> im, std::vector<double> expected_re,
+                          std::vector<double> expected_im, double tolerance) {
+    ASSERT_EQ(re.size(), expected_re.size());
+    for (std::size_t i = 0; i < re.size(); ++i) {
+        std::size_t nearest = 0;
+        double least = std::numeric_limits<double>::infinity();
+        for (std::size_t j = 0; j < expected_re.size(); ++j) {
+            const double distance = std::hypot(re[i] - expected_re[j], im[i] - expected_im[j]);
+            if (distance < least) least = distance, nearest = j;
+        }
+        EXPECT_LE(least, tolerance) << "value " << i << ": " << re[i] << " + " << im[i] << "i";
+        expected_re.erase(expected_re.begin() + static_cast<std::ptrdiff_t>(nearest));
+        expected_im.erase(expected_im.begin() + static_cast<std::ptrdiff_t>(nearest));
+    }
+}
+
+void expect_same_spectrum(std::span<const double> values, const std::vector<double>& expected, double tolerance) {
+    const std::vector<double> zeros(values.size());
+    expect_same_spectrum(values, zeros, expected, zeros, tolerance);
+}
+
+std::int64_t count(std::span<const double> values, const std::function<bool(double)>& what) {
+    return std::count_if(values.begin(), values.end(), what);
+}
+
+bool is_positive(double x) { return x > 0; }
+bool is_negative(double x) { return x < 0; }
+
+/// g r_i = s_i l_i, unit rows, orthogonal rows, the sign rule; NaN where the singular value is zero.
+void expect_directions(const HeadsOfLayer& heads, const Rows& q, const Rows& k) {
+    const std::int64_t n = heads.head_dim, hidden = heads.hidden;
+    for (std::int64_t i = 0; i < heads.directions; ++i) {
+        const auto row = [&](const std::vector<float>& from, std::int64_t index) {
+            return Rows(from.begin() + index * hidden, from.begin() + (index + 1) * hidden);
+        };
+        const Rows right = row(heads.right_dirs, i), left = row(heads.left_dirs, i);
+        const double s = heads.singular_values[at(i)];
+        if (s == 0) {
+            EXPECT_TRUE(std::all_of(right.begin(), right.end(), [](double x) { return std::isnan(x); }));
+            EXPECT_TRUE(std::all_of(left.begin(), left.end(), [](double x) { return std::isnan(x); }));
+            continue;
+        }
+        Rows image(at(hidden));  // g right = K^T (Q right)
+        for (std::int64_t j = 0; j < n; ++j) {
+            const double weight = dot(&q[at(j * hidden)], right.data(), hidden);
+            for (std::int64_t d = 0; d < hidden; ++d) image[at(d)] += weight * k[at(j * hidden + d)];
+        }
+        for (std::int64_t d = 0; d < hidden; ++d) {
+            EXPECT_NEAR(image[at(d)], s * left[at(d)], 1e-6 * heads.singular_values[0]) << "direction " << i;
+        }
+        const auto largest =
+            std::max_element(right.begin(), right.end(), [](double a, double b) { return std::abs(a) < std::abs(b); });
+        EXPECT_GT(*largest, 0) << "direction " << i;
+        for (std::int64_t j = 0; j <= i; ++j) {
+            const double expected = i == j ? 1.0 : 0.0;
+            EXPECT_NEAR(dot(right.data(), row(heads.right_dirs, j).data(), hidden), expected, 1e-6) << i << " " << j;
+            EXPECT_NEAR(dot(left.data(), row(heads.left_dirs, j).data(), hidden), expected, 1e-6) << i << " " << j;
+        }
+    }
+}
+
+// --- planted structure -----------------------------------------------------------------------------------------------
+
+/// Q = A S^(1/2) V, K = A S^(1/2) U with an orthogonal A: g = K^T Q = U^T S V.
+struct Planted {
+    std::int64_t head_dim = 40, hidden = 130;
+    Rows v = orthonormal_rows(40, 130, 1), u = orthonormal_rows(40, 130, 2), q, k;
+
+    explicit Planted(const std::vector<double>& s) {
+        Rows mixed = orthonormal_rows(40, 40, 3);
+        for (std::int64_t i = 0; i < 40; ++i) {
+            for (std::int64_t j = 0; j < 40; ++j) mixed[at(i * 40 + j)] *= std::sqrt(s[at(j)]);
+        }
+        q = product(mixed, v, 40);
+        k = product(mixed, u, 40);
+    }
+};
+
+TEST(Heads, find_planted_singular_values_and_directions) {
+    std::vector<double> s(40);
+    for (std::size_t i = 0; i < 40; ++i) s[i] = 8.0 / static_cast<double>(i + 1);
+    const Planted planted(s);
+    const HeadsOfLayer heads = one_head(planted.q, planted.k, 40, 8);
+    for (std::size_t i = 0; i < 40; ++i) EXPECT_NEAR(heads.singular_values[i], s[i], 1e-13);
+    expect_directions(heads, planted.q, planted.k);
+    for (std::int64_t i = 0; i < 8; ++i) {
+        double right = 0, left = 0;
+        for (std::int64_t d = 0; d < 130; ++d) {
+            right += static_cast<double>(heads.right_dirs[at(i * 130 + d)]) * planted.v[at(i * 130 + d)];
+            left += static_cast<double>(heads.left_dirs[at(i * 130 + d)]) * planted.u[at(i * 130 + d)];
+        }
+        EXPECT_NEAR(std::abs(right), 1.0, 1e-6);
+        EXPECT_NEAR(left, right, 1e-6) << "the pair flips together";
+    }
+}
+
+TEST(Heads, span_the_planted_subspace_where_singular_values_are_equal) {
+    std::vector<double> s(40, 1.0);
+    std::fill_n(s.begin(), 4, 3.0);
+    const Planted planted(s);
+    const HeadsOfLayer heads = one_head(planted.q, planted.k, 40, 4);
+    expect_directions(heads, planted.q, planted.k);
+    for (std::int64_t i = 0; i < 4; ++i) {  // the projector on the planted four leaves each found one as it is
+        double inside = 0;
+        for (std::int64_t j = 0; j < 4; ++j) {
+            double overlap = 0;
+            for (std::int64_t d = 0; d < 130; ++d) {
+                overlap += static_cast<double>(heads.right_dirs[at(i * 130 + d)]) * planted.v[at(j * 130 + d)];
+            }
+            inside += overlap * overlap;
+        }
+        EXPECT_NEAR(inside, 1.0, 1e-6);
+    }
+}
+
+TEST(Heads, give_scalars_as_they_are_defined) {
+    std::vector<double> s(40);
+    s[0] = 3, s[1] = 2, s[2] = 1;
+    const Planted planted(s);
+    const HeadsOfLayer heads = one_head(planted.q, planted.k, 40, 8);
+    EXPECT_EQ(count(heads.singular_values, is_positive), 3);
+    EXPECT_NEAR(heads.fro_sq[0], 14.0, 1e-12);
+    EXPECT_NEAR(heads.stable_rank[0], 14.0 / 9.0, 1e-12);
+    const auto entropy = [](double a, double b, double c) {
+        return std::exp(-a * std::log(a) - b * std::log(b) - c * std::log(c));
+    };
+    EXPECT_NEAR(heads.eff_rank[0], entropy(0.5, 2.0 / 6, 1.0 / 6), 1e-12);
+    EXPECT_NEAR(heads.eff_rank_energy[0], entropy(9.0 / 14, 4.0 / 14, 1.0 / 14), 1e-12);
+    double symmetric = 0;  // ||g - g^T||^2 = 4 ||g||^2 - ||g + g^T||^2
+    for (const double x : heads.sym_eigs) symmetric += x * x;
+    EXPECT_NEAR(heads.asymmetry[0] * heads.asymmetry[0], 4 - symmetric / 14.0, 1e-12);
+    EXPECT_EQ(count(heads.sym_eigs, is_positive), 3);
+    EXPECT_EQ(count(heads.sym_eigs, is_negative), 3);
+    expect_directions(heads, planted.q, planted.k);
+}
+
+TEST(Heads, give_no_ratios_for_a_zero_operator) {
+    const HeadsOfLayer heads = one_head(Rows(at(4 * 9)), random_rows(4, 9, 1), 4, 3);
+    for (const auto* ratios : {&heads.eff_rank, &heads.eff_rank_energy, &heads.stable_rank, &heads.asymmetry,
+                               &heads.positivity, &heads.sym_positive_energy}) {
+        EXPECT_TRUE(std::isnan(ratios->front()));
+    }
+    EXPECT_EQ(heads.fro_sq[0], 0.0);
+    EXPECT_TRUE(std::all_of(heads.left_dirs.begin(), heads.left_dirs.end(), [](float x) { return std::isnan(x); }));
+}
+
+TEST(Heads, are_exactly_symmetric_where_queries_are_keys) {
+    const Rows same = random_rows(16, 48, 4);
+    const HeadsOfLayer heads = one_head(same, same, 16, 4);
+    EXPECT_LT(heads.asymmetry[0], 1e-14);
+    EXPECT_NEAR(heads.positivity[0], 1.0, 1e-13);
+    EXPECT_NEAR(heads.sym_positive_energy[0], 1.0, 1e-13);
+    EXPECT_EQ(count(heads.sym_eigs, is_positive), 16);
+    EXPECT_EQ(count(heads.sym_eigs, is_negative), 0);
+}
+
+// --- hard heads: 60 digits on the explicit operator (tests/reference/heads_reference.py) -----------------------------
+
+struct HardHead {
+    std::string name;
+    std::int64_t head_dim = 0, hidden = 0;
+    Rows q, k;
+    std::vector<double> singular_values, eigvals_re, eigvals_im, sym_eigs;
+};
+
+std::vector<double> numbers_of(std::istream& lines) {
+    std::string line, word;
+    std::getline(lines, line);
+    std::istringstream words(line);
+    std::vector<double> numbers;
+    while (words >> word) numbers.push_back(std::strtod(word.c_str(), nullptr));
+    return numbers;
+}
+
+std::vector<HardHead> hard_heads() {
+    std::ifstream file(std::string(GEOM_TEST_DATA) + "/heads/hard_heads.txt");
+    std::vector<HardHead> heads;
+    std::string word;
+    while (file >> word) {
+        HardHead& head = heads.emplace_back();
+        file >> head.head_dim >> head.hidden >> std::ws;
+        std::getline(file, head.name);
+        for (auto* numbers :
+             {&head.q, &head.k, &head.singular_values, &head.eigvals_re, &head.eigvals_im, &head.sym_eigs}) {
+            *numbers = numbers_of(file);
+        }
+    }
+    return heads;
+}
+
+TEST(Heads, agree_with_sixty_digits_on_hard_heads) {
+    const auto hard = hard_heads();
+    ASSERT_GE(hard.size(), 20U);
+    for (const HardHead& head : hard) {
+        SCOPED_TRACE(head.name);
+        const HeadsOfLayer heads = one_head(head.q, head.k, head.head_dim, head.head_dim);
+        const double largest = head.singular_values[0];
+        for (std::size_t i = 0; i < head.singular_values.size(); ++i) {
+            const double expected = head.singular_values[i];
+            EXPECT_NEAR(heads.singular_values[i], expected, 4 * static_cast<double>(head.head_dim) * eps * largest);
+            if (expected == 0) {
+                EXPECT_EQ(heads.singular_values[i], 0.0);
+            }
+        }
+        expect_same_spectrum(heads.sym_eigs, head.sym_eigs, 1e-13 * largest);
+        expect_same_spectrum(heads.eigvals_re, heads.eigvals_im, head.eigvals_re, head.eigvals_im, 1e-13 * largest);
+        EXPECT_EQ(count(heads.sym_eigs, is_positive), count(head.sym_eigs, is_positive));
+        EXPECT_EQ(count(heads.sym_eigs, is_negative), count(head.sym_eigs, is_negative));
+        expect_directions(heads, head.q, head.k);
+    }
+}
+
+TEST(Heads, keep_small_singular_values_beside_an_outlier) {
+    for (const HardHead& head : hard_heads()) {
+        if (head.name != "an outlier of 1e6" && head.name != "condition 1e8 of queries alone") continue;
+        const HeadsOfLayer heads = one_head(head.q, head.k, head.head_dim, 1);
+        const double expected = head.singular_values.back();
+        EXPECT_NEAR(heads.singular_values.back() / expected, 1.0, 1e-8) << head.name;
+    }
+}
+
+// --- golden files ----------------------------------------------------------------------------------------------------
+
+/// The stored bytes of one weight.
+std::vector<std::byte> read_weight(const Checkpoint& checkpoint, const Weight& weight) {
+    const auto& source = std::get<FileSource>(weight.source);
+    std::vector<std::byte> bytes(at(weight.rows * weight.cols * size_of(weight.dtype)));
+    std::ifstream file(checkpoint.files()[at(source.file)], std::ios::binary);
+    file.seekg(source.offset);
+    file.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+    EXPECT_TRUE(file.good());
+    return bytes;
+}
+
+std::vector<MatrixRef> blocks_of(const std::vector<std::byte>& bytes, const Weight& weight, std::int64_t head_dim) {
+    std::vector<MatrixRef> blocks;
+    const std::int64_t block = head_dim * weight.cols * size_of(weight.dtype);
+    for (std::int64_t row = 0; row < weight.rows; row += head_dim) {
+        blocks.push_back({bytes.data() + row / head_dim * block, weight.dtype, head_dim, weight.cols});
+    }
+    return blocks;
+}
+
+/// One layer of a golden variable.
+std::vector<double> layer_of(const Hdf5File& file, const std::string& path, std::int64_t layer) {
+    const auto all = file.read_numbers(path);
+    const auto size = static_cast<std::ptrdiff_t>(all.size()) / file.shape(path)[0];
+    return {all.begin() + layer * size, all.begin() + (layer + 1) * size};
+}
+
+/// Values to `relative` of the head's scale; NaN exactly where NaN is expected.
+template <class T>
+void expect_close(const std::vector<T>& found, const std::vector<double>& expected, double relative,
+                  std::span<const double> scales = {}) {
+    ASSERT_EQ(found.size(), expected.size());
+    const std::size_t a_head = scales.empty() ? 1 : expected.size() / scales.size();
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+        ASSERT_EQ(std::isnan(found[i]), std::isnan(expected[i])) << "number " << i;
+        if (std::isnan(expected[i])) continue;
+        const double scale = scales.empty() ? std::max(1.0, std::abs(expected[i])) : scales[i / a_head];
+        EXPECT_NEAR(static_cast<double>(found[i]), expected[i], relative * scale) << "number " << i;
+    }
+}
+
+void expect_golden(const HeadsOfLayer& heads, const Hdf5File& golden, std::int64_t layer) {
+    std::vector<double> largest;
+    for (std::int64_t h = 0; h < heads.heads; ++h) largest.push_back(heads.singular_values[at(h * heads.head_dim)]);
+    const auto check = [&](const char* name, const auto& found, double relative, std::span<const double> scales) {
+        SCOPED_TRACE(name);
+        expect_close(found, layer_of(golden, std::string("heads/") + name, layer), relative, scales);
+    };
+    check("singular_values", heads.singular_values, 1e-13, largest);
+    check("eigvals_re", heads.eigvals_re, 1e-12, largest);
+    check("eigvals_im", heads.eigvals_im, 1e-12, largest);
+    check("sym_eigs", heads.sym_eigs, 1e-13, largest);
+    check("right_dirs", heads.right_dirs, 1e-7, {});
+    check("left_dirs", heads.left_dirs, 1e-7, {});
+    check("eff_rank", heads.eff_rank, 1e-12, {});
+    check("eff_rank_energy", heads.eff_rank_energy, 1e-12, {});
+    check("stable_rank", heads.stable_rank, 1e-12, {});
+    check("asymmetry", heads.asymmetry, 1e-12, {});
+    check("positivity", heads.positivity, 1e-11, {});
+    check("sym_positive_energy", heads.sym_positive_energy, 1e-12, {});
+    check("fro_sq", heads.fro_sq, 1e-12, {});
+}
+
+class GoldenHeads : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(GoldenHeads, are_reproduced) {
+    const std::string folder = std::string(GEOM_TEST_DATA) + "/golden/" + GetParam();
+    const Checkpoint checkpoint = Checkpoint::open(folder, "", "");
+    const Hdf5File golden = Hdf5File::open(folder + "/golden.h5", Hdf5File::Access::read);
+    const std::int64_t layers = golden.shape("heads/fro_sq")[0], head_dim = golden.shape("heads/singular_values")[2];
+    Workers workers(2);
+    CpuDenseBatch dense(workers);
+    for (std::int64_t layer = 0; layer < layers; ++layer) {
+        SCOPED_TRACE("layer " + std::to_string(layer));
+        const Weight q = checkpoint.weight(WeightFamily::q_proj, layer);
+        const Weight k = checkpoint.weight(WeightFamily::k_proj, layer);
+        const auto q_bytes = read_weight(checkpoint, q), k_bytes = read_weight(checkpoint, k);
+        const auto q_blocks = blocks_of(q_bytes, q, head_dim), k_blocks = blocks_of(k_bytes, k, head_dim);
+        expect_golden(heads_of_layer(dense, {layer, q_blocks, k_blocks}, 8), golden, layer);
+        if (!golden.has("heads_top16/right_dirs")) continue;
+        const HeadsOfLayer top16 = heads_of_layer(dense, {layer, q_blocks, k_blocks}, 16);
+        expect_close(top16.right_dirs, layer_of(golden, "heads_top16/right_dirs", layer), 1e-7);
+        expect_close(top16.left_dirs, layer_of(golden, "heads_top16/left_dirs", layer), 1e-7);
+    }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, GoldenHeads,
+                         ::testing::Values("qwen3-tiny", "qwen2-tiny", "llama-tiny", "qwen3moe-tiny"),
+                         [](const auto& model) {
+                             std::string name = model.param;
+                             std::replace(name.begin(), name.end(), '-', '_');
+                             return name;
+                         });
+
+// --- the rest --------------------------------------------------------------------------------------------------------
+
+struct Layer {
+    std::vector<Rows> weights;
+    std::vector<MatrixRef> q, k;
+
+    Layer(std::int64_t heads, std::int64_t kv_heads, std::int64_t head_dim, std::int64_t hidden) {
+        for (unsigned i = 0; i < heads + kv_heads; ++i) weights.push_back(random_rows(head_dim, hidden, i + 1));
+        for (std::int64_t i = 0; i < heads; ++i) q.push_back(stored(weights[at(i)], head_dim));
+        for (std::int64_t i = heads; i < heads + kv_heads; ++i) k.push_back(stored(weights[at(i)], head_dim));
+    }
+};
+
+HeadsOfLayer with_threads(const Layer& layer, int threads) {
+    Workers workers(threads);
+    CpuDenseBatch dense(workers);
+    return heads_of_layer(dense, {0, layer.q, layer.k}, 8);
+}
+
+TEST(Heads, have_the_same_bits_with_any_number_of_threads) {
+    const Layer layer(8, 2, 64, 200);
+    const HeadsOfLayer one = with_threads(layer, 1);
+    for (const int threads : {2, 3, 8}) {
+        const HeadsOfLayer many = with_threads(layer, threads);
+        EXPECT_EQ(one.singular_values, many.singular_values);
+        EXPECT_EQ(one.eigvals_re, many.eigvals_re);
+        EXPECT_EQ(one.eigvals_im, many.eigvals_im);
+        EXPECT_EQ(one.sym_eigs, many.sym_eigs);
+        EXPECT_EQ(one.right_dirs, many.right_dirs);
+        EXPECT_EQ(one.left_dirs, many.left_dirs);
+        EXPECT_EQ(one.asymmetry, many.asymmetry);
+    }
+}
+
+TEST(Heads, do_not_depend_on_the_heads_beside_them) {
+    const Layer layer(72, 8, 6, 20);  // more than are held at once
+    const HeadsOfLayer together = with_threads(layer, 2);
+    for (const std::int64_t h : {0, 8, 35, 36, 71}) {
+        const HeadsOfLayer alone = one_head(layer.weights[at(h)], layer.weights[at(72 + h / 9)], 6, 8);
+        for (std::int64_t i = 0; i < 6; ++i) {
+            EXPECT_EQ(together.singular_values[at(h * 6 + i)], alone.singular_values[at(i)]);
+            EXPECT_EQ(together.eigvals_re[at(h * 6 + i)], alone.eigvals_re[at(i)]);
+        }
+        EXPECT_EQ(together.asymmetry[at(h)], alone.asymmetry[0]);
+    }
+}
+
+TEST(Heads, refuse_query_heads_that_key_heads_do_not_divide) {
+    const Layer layer(3, 2, 4, 8);
+    EXPECT_THROW(with_threads(layer, 1), Error);
+}
+
+TEST(Heads, name_the_head_that_holds_NaN) {
+    Layer layer(4, 2, 4, 8);
+    layer.weights[3][5] = std::numeric_limits<double>::quiet_NaN();
+    try {
+        with_threads(layer, 1);
+        FAIL() << "NaN went unnoticed";
+    } catch (const Error& error) {
+        EXPECT_EQ(error.code(), ExitCode::numerics);
+        EXPECT_NE(std::string(error.what()).find("W_Q of head 3"), std::string::npos) << error.what();
+    }
+}
+
+TEST(SymmetricOrder, puts_the_positive_of_a_tie_first) {
+    std::vector<double> values{-3, 1, 3 - 1e-15, -1e-20, 2, 0};
+    order_symmetric_eigenvalues(values, 1e-13);
+    EXPECT_EQ(values, (std::vector<double>{3 - 1e-15, -3, 2, 1, -1e-20, 0}));
+}
+
+TEST(SymmetricOrder, is_by_magnitude_otherwise) {
+    std::vector<double> values{-5, -1, 0.5, 4};
+    order_symmetric_eigenvalues(values, 1e-13);
+    EXPECT_EQ(values, (std::vector<double>{-5, 4, -1, 0.5}));
+}
+
+TEST(EigenvalueOrder, keeps_conjugates_together_with_the_positive_imaginary_part_first) {
+    std::vector<double> re{1, 0.5, 0.5, -2}, im{0, 3, -3, 0};
+    order_eigenvalues(re, im, 1e-13);
+    EXPECT_EQ(re, (std::vector<double>{0.5, 0.5, -2, 1}));
+    EXPECT_EQ(im, (std::vector<double>{3, -3, 0, 0}));
+}
+
+TEST(EigenvalueOrder, goes_by_real_part_among_magnitudes_that_differ_by_rounding_alone) {
+    std::vector<double> re{-1 - 1e-15, 0, 0, 1}, im{0, 1 + 2e-15, -1 - 2e-15, 0};
+    order_eigenvalues(re, im, 1e-13);
+    EXPECT_EQ(re, (std::vector<double>{1, 0, 0, -1 - 1e-15}));
+    EXPECT_EQ(im, (std::vector<double>{0, 1 + 2e-15, -1 - 2e-15, 0}));
+}
+
+TEST(HeadsRecords, fit_the_schema_they_declare) {
+    const Layer layer(4, 2, 5, 12);
+    const HeadsOfLayer heads = with_threads(layer, 1);
+    Schema schema;
+    const std::pair<const char*, std::int64_t> scales[] = {{"layer", 3}, {"head", 4},      {"rank", 5},
+                                                           {"sym", 10},  {"direction", 5}, {"hidden", 12}};
+    for (const auto& [name, length] : scales) {
+        Scale scale;
+        scale.name = name;
+        scale.length = length;
+        schema.scales.push_back(scale);
+    }
+    schema.variables = heads_variables();
+    const auto slabs = heads_slabs(schema, 2, heads);
+    ASSERT_EQ(slabs.size(), schema.variables.size());
+    for (const Slab& slab : slabs) {
+        const Variable& variable = schema.variables[at(slab.variable)];
+        SCOPED_TRACE(variable.path());
+        EXPECT_EQ(variable.group, "heads");
+        EXPECT_FALSE(variable.long_name.empty());
+        auto shape = schema.shape_of(variable);
+        shape[0] = 1;
+        EXPECT_EQ(slab.count, shape);
+        EXPECT_EQ(slab.start[0], 2);
+        EXPECT_EQ(static_cast<std::int64_t>(slab.data.size()), slab.elements() * size_of(variable.type));
+    }
+    double first = 0;
+    std::memcpy(&first, slabs[0].data.data(), sizeof first);
+    EXPECT_EQ(first, heads.singular_values[0]);
+}
+
+}  // namespace
+}  // namespace geom
