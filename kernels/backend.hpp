@@ -10,6 +10,7 @@
 
 #include "core/buffer.hpp"
 #include "core/dtype.hpp"
+#include "kernels/dense_batch.hpp"
 #include "kernels/workers.hpp"
 
 namespace geom {
@@ -62,8 +63,11 @@ public:
     /// (f32 for bf16), the sum over a, b in f64, in an order that depends on the shape alone.
     virtual void tile_dots(const KvGroupBlocks& group, const HeadBlockFormat& format, std::span<double> out) = 0;
 
-    /// Scratch bytes of tile_dots and pack_head_blocks, for the plan.
+    /// Scratch bytes of tile_dots and pack_head_blocks, all threads, for the plan.
     virtual std::int64_t tile_dots_scratch(const HeadBlockFormat& format) const = 0;
+
+    /// Dense linear algebra on batches of small matrices, in the same memory.
+    virtual DenseBatch& dense() = 0;
 };
 
 /// The CPU backend with `threads` threads. `amx`: whether products of bf16 may use AMX tiles, which all ranks of a job

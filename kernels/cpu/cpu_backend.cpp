@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "kernels/backend.hpp"
+#include "kernels/cpu/dense_batch.hpp"
 #include "kernels/cpu/isa.hpp"
 #include "kernels/cpu/tile_dots.hpp"
 #include "kernels/workers.hpp"
@@ -12,7 +13,7 @@ namespace {
 
 class CpuBackend final : public Backend {
 public:
-    CpuBackend(int threads, bool amx) : workers_(threads), amx_(amx) {}
+    CpuBackend(int threads, bool amx) : workers_(threads), dense_(workers_), amx_(amx) {}
 
     std::string name() const override { return "cpu"; }
     std::string device() const override {
@@ -20,6 +21,7 @@ public:
         return processor.empty() ? "CPU" : processor;
     }
     Workers& workers() override { return workers_; }
+    DenseBatch& dense() override { return dense_; }
     Buffer allocate(std::int64_t bytes) override { return allocate_host(bytes); }
 
     HeadBlockFormat head_block_format(DType dtype, std::int64_t head_dim, std::int64_t hidden) const override {
@@ -38,6 +40,7 @@ public:
 
 private:
     Workers workers_;
+    CpuDenseBatch dense_;
     bool amx_;
 };
 

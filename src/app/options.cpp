@@ -53,6 +53,10 @@ void add_work_options(CLI::App& app, RunOptions& run, RawValues& raw) {
         ->delimiter(',')
         ->type_name("NAME,...");
     app.add_option("--layers", raw.layers, "only layers A to B-1")->type_name("A:B");
+    app.add_option("--top-k", run.top_k, "singular directions to keep of each head (at most head_dim are)")
+        ->capture_default_str()
+        ->check(CLI::PositiveNumber)
+        ->type_name("K");
     app.add_option("--backend", run.backend, "auto, cpu or cuda")->capture_default_str()->type_name("NAME");
     app.add_option("--memory-budget", raw.memory_budget,
                    "memory a rank may use, e.g. 8GiB (default 0.8 of what the node gives a rank)")

@@ -50,7 +50,8 @@ public:
           communicator_(communicator),
           phases_(phases),
           progress_(options.quiet || communicator.rank() != 0),
-          machine_(look_around(options.threads, options.memory_budget, communicator)) {
+          machine_(look_around(options.threads, options.memory_budget, communicator)),
+          settings_{options.top_k} {
         agree_on(communicator_, [&] { survey(); });
         communicator_.set_idle([this] { progress_.tick(); });
         backend_->workers().set_idle([this] { progress_.tick(); });
@@ -70,11 +71,10 @@ public:
     }
 
     void write(const std::string& command_line) {
-        const auto slabs = phases_.time("assemble", [&] { return assemble(schema_, computed_, communicator_); });
-        computed_.clear();
         const std::filesystem::path temporary = temporary_file();
         try {
-            write_numbers(temporary, slabs, command_line);
+            write_skeleton(temporary, command_line);
+            for (std::size_t v = 0; v < schema_.variables.size(); ++v) write_variable(temporary, v);
             const Cosines cosines = write_analysis(temporary);
             finish_file(temporary, cosines, command_line);
         } catch (const AgreedError&) {
@@ -94,12 +94,14 @@ private:
         format_ = backend_->head_block_format(operator_dtype(*checkpoint_, layers_), checkpoint_->config().head_dim,
                                               checkpoint_->config().hidden);
         schema_ = make_schema(checkpoint_->config(), layers_, settings_, measures_);
-        plan_ = std::make_unique<Plan>(make_plan(plan_input(*checkpoint_, layers_, measures_, *backend_, format_, machine_, communicator_.size())));
+        computed_.resize(schema_.variables.size());
+        plan_ = std::make_unique<Plan>(make_plan(
+            plan_input(*checkpoint_, layers_, measures_, settings_, schema_, *backend_, format_, machine_, communicator_.size())));
     }
 
     MeasureContext context() {
         return {checkpoint_->config(), layers_, settings_, schema_, *backend_, [this](UnitResult result) {
-                    for (Slab& slab : result.slabs) computed_.push_back(std::move(slab));
+                    for (Slab& slab : result.slabs) computed_[static_cast<std::size_t>(slab.variable)].push_back(std::move(slab));
                 }};
     }
 
@@ -173,13 +175,27 @@ private:
         return result;
     }
 
-    void write_numbers(const std::filesystem::path& temporary, const std::vector<Slab>& slabs, const std::string& command_line) {
+    void write_skeleton(const std::filesystem::path& temporary, const std::string& command_line) {
         phases_.time("write", [&] {
             full_schema_ = with_run_and_analysis(schema_, measure_names());
             const RunRecord run = record(command_line);
             agree_on(communicator_, [&] {
                 if (communicator_.rank() == 0) create_skeleton(temporary, full_schema_, root_attributes(run, *checkpoint_));
             });
+        });
+    }
+
+    // A variable at a time, so that its numbers exist twice only while they are on their way.
+    void write_variable(const std::filesystem::path& temporary, std::size_t variable) {
+        std::vector<Slab> slabs;
+        phases_.time("assemble", [&] {
+            slabs = assemble(schema_, computed_[variable], communicator_);
+            computed_[variable].clear();
+            if (communicator_.all_reduce_sum(static_cast<std::int64_t>(slabs.size())) == 0) {
+                throw Error(ExitCode::internal, schema_.variables[variable].path() + " was not computed");
+            }
+        });
+        phases_.time("write", [&] {
             agree_on(communicator_, [&] { write_slabs(temporary, full_schema_, slabs, communicator_); });
             agree_on(communicator_, [&] { verify_slabs(temporary, full_schema_, slabs); });
         });
@@ -225,7 +241,7 @@ private:
     HeadBlockFormat format_;
     Schema schema_, full_schema_;
     std::unique_ptr<Plan> plan_;
-    std::vector<Slab> computed_;
+    std::vector<std::vector<Slab>> computed_;  // by variable of schema_
     std::int64_t bytes_read_ = 0;
     std::uint64_t digest_ = 0;
 };

@@ -28,17 +28,6 @@ std::string utc_now() {
     return text;
 }
 
-template <class T>
-Slab slab_of(const Schema& schema, const std::string& path, const std::vector<T>& values) {
-    Slab slab;
-    slab.variable = schema.index_of(path);
-    slab.count = schema.shape_of(schema.variables[static_cast<std::size_t>(slab.variable)]);
-    slab.start.assign(slab.count.size(), 0);
-    const auto* bytes = reinterpret_cast<const std::byte*>(values.data());
-    slab.data.assign(bytes, bytes + values.size() * sizeof(T));
-    return slab;
-}
-
 std::vector<std::string> unique(std::vector<std::string> values) {
     std::sort(values.begin(), values.end());
     values.erase(std::unique(values.begin(), values.end()), values.end());
@@ -184,12 +173,12 @@ std::vector<Slab> run_slabs(const RunRecord& run, const Schema& schema) {
         max.push_back(time.max);
     }
     const auto number = [](std::int64_t value) { return std::vector<double>{static_cast<double>(value)}; };
-    return {slab_of(schema, "run/seconds_min", min),
-            slab_of(schema, "run/seconds_mean", mean),
-            slab_of(schema, "run/seconds_max", max),
-            slab_of(schema, "run/bytes_read", number(run.bytes_read)),
-            slab_of(schema, "run/peak_memory", number(run.peak_bytes)),
-            slab_of(schema, "run/planned_memory", number(run.planned_bytes))};
+    return {whole_slab(schema, "run/seconds_min", min),
+            whole_slab(schema, "run/seconds_mean", mean),
+            whole_slab(schema, "run/seconds_max", max),
+            whole_slab(schema, "run/bytes_read", number(run.bytes_read)),
+            whole_slab(schema, "run/peak_memory", number(run.peak_bytes)),
+            whole_slab(schema, "run/planned_memory", number(run.planned_bytes))};
 }
 
 void speak(const RunOptions& options, const RunRecord& run, const Checkpoint& checkpoint, Range layers, const Cosines& cosines,

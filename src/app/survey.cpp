@@ -69,7 +69,8 @@ Schema make_schema(const ModelConfig& config, Range layers, const MeasureSetting
 }
 
 PlanInput plan_input(const Checkpoint& checkpoint, Range layers, const std::vector<const Measure*>& measures,
-                     const Backend& backend, const HeadBlockFormat& format, const Machine& machine, int ranks) {
+                     const MeasureSettings& settings, const Schema& schema, const Backend& backend,
+                     const HeadBlockFormat& format, const Machine& machine, int ranks) {
     const ModelConfig& config = checkpoint.config();
     PlanInput input;
     input.layers = layers.size();
@@ -96,6 +97,17 @@ PlanInput plan_input(const Checkpoint& checkpoint, Range layers, const std::vect
     input.budget = machine.budget;
     input.process_bytes = machine.resident;
     input.scratch_bytes = backend.tile_dots_scratch(format);
+    for (const Measure* measure : measures) {
+        if (measure->layer_scratch != nullptr) {
+            input.layer_scratch_bytes = std::max(input.layer_scratch_bytes, measure->layer_scratch(config, settings));
+        }
+    }
+    for (const Variable& variable : schema.variables) {
+        std::int64_t bytes = size_of(variable.type);
+        for (const std::int64_t length : schema.shape_of(variable)) bytes *= length;
+        input.result_bytes += bytes;
+        input.largest_variable = std::max(input.largest_variable, bytes);
+    }
     return input;
 }
 

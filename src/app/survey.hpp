@@ -34,7 +34,8 @@ Schema make_schema(const ModelConfig& config, Range layers, const MeasureSetting
 
 /// Everything the plan asks for; `pending_heads` are all.
 PlanInput plan_input(const Checkpoint& checkpoint, Range layers, const std::vector<const Measure*>& measures,
-                     const Backend& backend, const HeadBlockFormat& format, const Machine& machine, int ranks);
+                     const MeasureSettings& settings, const Schema& schema, const Backend& backend,
+                     const HeadBlockFormat& format, const Machine& machine, int ranks);
 
 /// What a rank reads of each of its layers in a pass.
 std::vector<LayerRequest> layer_requests(const Plan& plan, std::int64_t pass, std::int64_t rank, Range layers,

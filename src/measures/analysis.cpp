@@ -28,16 +28,6 @@ private:
     std::int64_t count_ = 0;
 };
 
-Slab whole(const Schema& schema, const std::string& path, const std::vector<double>& values) {
-    Slab slab;
-    slab.variable = schema.index_of(path);
-    slab.count = schema.shape_of(schema.variables[static_cast<std::size_t>(slab.variable)]);
-    slab.start.assign(slab.count.size(), 0);
-    const auto* bytes = reinterpret_cast<const std::byte*>(values.data());
-    slab.data.assign(bytes, bytes + values.size() * sizeof(double));
-    return slab;
-}
-
 }  // namespace
 
 Cosines cosines_of(std::span<const double> gram, std::int64_t layers, std::int64_t heads) {
@@ -70,7 +60,7 @@ std::vector<Variable> analysis_variables() {
 }
 
 std::vector<Slab> to_slabs(const Cosines& cosines, const Schema& schema) {
-    return {whole(schema, "analysis/cos", cosines.cos), whole(schema, "analysis/cos_mean", cosines.cos_mean)};
+    return {whole_slab(schema, "analysis/cos", cosines.cos), whole_slab(schema, "analysis/cos_mean", cosines.cos_mean)};
 }
 
 double mean_adjacent_cosine(const Cosines& cosines) {

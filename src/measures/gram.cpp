@@ -1,6 +1,6 @@
 #include "measures/gram.hpp"
 
-#include <cstring>
+#include <span>
 
 namespace geom {
 
@@ -16,12 +16,10 @@ void gram_of_group(const HeadStore& blocks, std::int64_t share, const MeasureCon
     const KvGroupBlocks group = blocks.group(share);
     std::vector<double> gram(static_cast<std::size_t>(group.heads * elements));
     context.backend.tile_dots(group, blocks.format(), gram);
-    const std::int64_t variable = context.schema.index_of("gram/gram");
     for (std::int64_t i = 0; i < group.heads; ++i) {
         const std::int64_t head = blocks.shares()[static_cast<std::size_t>(share)].heads[static_cast<std::size_t>(i)];
-        Slab slab{variable, {0, 0, head}, {layers, layers, 1}, {}};
-        const auto* first = reinterpret_cast<const std::byte*>(gram.data() + i * elements);
-        slab.data.assign(first, first + elements * static_cast<std::int64_t>(sizeof(double)));
+        const auto of_head = std::span(gram).subspan(static_cast<std::size_t>(i * elements), static_cast<std::size_t>(elements));
+        Slab slab = make_slab(context.schema, "gram/gram", {0, 0, head}, {layers, layers, 1}, std::as_bytes(of_head));
         context.emit({{"gram", head}, {std::move(slab)}});
     }
 }

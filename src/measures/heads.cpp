@@ -436,25 +436,14 @@ std::vector<Variable> heads_variables() {
     };
 }
 
-namespace {
-
-template <class T>
-Slab slab_of(std::int64_t variable, std::int64_t layer, std::vector<std::int64_t> shape, const std::vector<T>& values) {
-    Slab slab{variable, std::vector<std::int64_t>(shape.size() + 1), {1}, {}};
-    slab.start[0] = layer;
-    slab.count.insert(slab.count.end(), shape.begin(), shape.end());
-    const auto bytes = std::as_bytes(std::span(values));
-    slab.data.assign(bytes.begin(), bytes.end());
-    return slab;
-}
-
-}  // namespace
-
 std::vector<Slab> heads_slabs(const Schema& schema, std::int64_t layer, const HeadsOfLayer& values) {
     const std::int64_t heads = values.heads, n = values.head_dim;
     std::vector<Slab> slabs;
     const auto add = [&](const char* name, std::vector<std::int64_t> shape, const auto& numbers) {
-        slabs.push_back(slab_of(schema.index_of(std::string("heads/") + name), layer, std::move(shape), numbers));
+        std::vector<std::int64_t> start(shape.size() + 1, 0);
+        start[0] = layer;
+        shape.insert(shape.begin(), 1);
+        slabs.push_back(make_slab(schema, std::string("heads/") + name, std::move(start), std::move(shape), std::as_bytes(std::span(numbers))));
     };
     add("singular_values", {heads, n}, values.singular_values);
     add("eigvals_re", {heads, n}, values.eigvals_re);
@@ -470,6 +459,38 @@ std::vector<Slab> heads_slabs(const Schema& schema, std::int64_t layer, const He
     add("sym_positive_energy", {heads}, values.sym_positive_energy);
     add("fro_sq", {heads}, values.fro_sq);
     return slabs;
+}
+
+namespace {
+
+void heads_of(const LayerWeights& weights, const MeasureContext& context) {
+    const ModelConfig& config = context.config;
+    const auto blocks = [&](WeightFamily family, std::int64_t count) {
+        std::vector<MatrixRef> rows;
+        for (std::int64_t h = 0; h < count; ++h) rows.push_back(weights.rows(family, {h * config.head_dim, (h + 1) * config.head_dim}));
+        return rows;
+    };
+    const auto q = blocks(WeightFamily::q_proj, config.heads), k = blocks(WeightFamily::k_proj, config.kv_heads);
+    const HeadsOfLayer values = heads_of_layer(context.backend.dense(), {weights.layer(), q, k}, context.settings.top_k);
+    const std::int64_t row = weights.layer() - context.layers.begin;
+    context.emit({{"heads", row}, heads_slabs(context.schema, row, values)});
+}
+
+std::int64_t heads_layer_scratch(const ModelConfig& config, const MeasureSettings& settings) {
+    return heads_scratch(config.heads, config.kv_heads, config.head_dim, config.hidden, settings.top_k);
+}
+
+}  // namespace
+
+Measure heads_measure() {
+    Measure measure;
+    measure.name = "heads";
+    measure.summary = "each head's operator: singular values and directions, eigenvalues, effective ranks, asymmetry";
+    measure.needs = {WeightFamily::q_proj, WeightFamily::k_proj};
+    measure.variables = &heads_variables;
+    measure.layer = &heads_of;
+    measure.layer_scratch = &heads_layer_scratch;
+    return measure;
 }
 
 }  // namespace geom

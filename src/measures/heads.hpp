@@ -8,6 +8,7 @@
 
 #include "kernels/backend.hpp"
 #include "kernels/dense_batch.hpp"
+#include "measures/measure.hpp"
 #include "output/records.hpp"
 
 namespace geom {
@@ -60,5 +61,7 @@ std::vector<Variable> heads_variables();
 
 /// One layer's share of heads_variables().
 std::vector<Slab> heads_slabs(const Schema& schema, std::int64_t layer, const HeadsOfLayer& values);
+
+Measure heads_measure();
 
 }  // namespace geom

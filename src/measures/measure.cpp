@@ -4,11 +4,12 @@
 #include <array>
 
 #include "measures/gram.hpp"
+#include "measures/heads.hpp"
 
 namespace geom {
 
 std::span<const Measure> measures() {
-    static const std::array all{gram_measure()};
+    static const std::array all{gram_measure(), heads_measure()};
     return all;
 }
 

@@ -120,4 +120,11 @@ void check_slab(const Schema& schema, const Slab& slab) {
     }
 }
 
+Slab make_slab(const Schema& schema, const std::string& path, std::vector<std::int64_t> start,
+               std::vector<std::int64_t> count, std::span<const std::byte> numbers) {
+    Slab slab{schema.index_of(path), std::move(start), std::move(count), {numbers.begin(), numbers.end()}};
+    check_slab(schema, slab);
+    return slab;
+}
+
 }  // namespace geom

@@ -4,7 +4,9 @@
 #include <compare>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -80,6 +82,18 @@ std::string text_of(const std::vector<std::int64_t>& numbers);
 /// Throws Error(internal) when the slab has another rank than its variable, leaves its shape, or has another number of
 /// bytes than its box.
 void check_slab(const Schema& schema, const Slab& slab);
+
+/// The slab of a variable at `start` with these numbers. Throws Error(internal) when they do not fit it.
+Slab make_slab(const Schema& schema, const std::string& path, std::vector<std::int64_t> start,
+               std::vector<std::int64_t> count, std::span<const std::byte> numbers);
+
+/// The slab that is all of a variable.
+template <class T>
+Slab whole_slab(const Schema& schema, const std::string& path, const std::vector<T>& numbers) {
+    std::vector<std::int64_t> count = schema.shape_of(schema.variables[static_cast<std::size_t>(schema.index_of(path))]);
+    std::vector<std::int64_t> start(count.size(), 0);
+    return make_slab(schema, path, std::move(start), std::move(count), std::as_bytes(std::span(numbers)));
+}
 
 /// What is computed, recorded and lost at most by a kill: (measure, layer), (measure, layer, tensor), (measure, block).
 /// Depends on the model alone, never on ranks or threads.

@@ -62,8 +62,8 @@ MemoryPlan memory_of(const Plan& plan, std::int64_t pass, std::int64_t rank) {
     memory.process = in.process_bytes;
     memory.stream = 2 * reading_of(plan, pass, mine.loads).largest_layer;
     memory.scratch = in.layer_scratch_bytes;
-    // Every number is held as computed, again on its way to the rank that writes it, and there.
-    memory.results = 3 * in.result_bytes / in.ranks;
+    // Numbers are held as computed; then, a variable at a time, again on their way to the rank that writes them and there.
+    memory.results = (in.result_bytes + 2 * in.largest_variable) / in.ranks;
     if (in.head_blocks) {
         memory.blocks = blocks_of(held) * in.layers * in.block_bytes;
         if (!mine.loads.empty()) {
@@ -74,9 +74,6 @@ MemoryPlan memory_of(const Plan& plan, std::int64_t pass, std::int64_t rank) {
             }
         }
         memory.scratch = std::max(memory.scratch, in.scratch_bytes);
-        std::int64_t heads = 0;
-        for (const auto& pass_shares : mine.passes) heads += heads_of(pass_shares);
-        memory.results += 3 * std::max<std::int64_t>(heads, in.heads / in.ranks) * in.layers * in.layers * 8;
     }
     return memory;
 }

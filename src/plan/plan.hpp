@@ -25,7 +25,8 @@ struct PlanInput {
     std::int64_t process_bytes = 0;          ///< what a rank has before it starts
     std::int64_t scratch_bytes = 0;          ///< of the backend's products
     std::int64_t layer_scratch_bytes = 0;    ///< of the measures that look at one layer
-    std::int64_t result_bytes = 0;           ///< all measures' numbers but gram's, together
+    std::int64_t result_bytes = 0;           ///< all measures' numbers together
+    std::int64_t largest_variable = 0;       ///< the largest share of one variable in them
 };
 
 /// Where a rank's memory goes at its worst moment.

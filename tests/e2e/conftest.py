@@ -44,7 +44,7 @@ def run(*arguments, ranks=1, folder, environment=None, **options):
         env={**ENVIRONMENT, **(environment or {})},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=60,
         **options,
     )
 

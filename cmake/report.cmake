@@ -1,0 +1,28 @@
+# What was found, a line each; ./quickstart prints them.
+function(report what is)
+  string(SUBSTRING "${what}          " 0 10 what)
+  message(STATUS "found: ${what}${is}")
+endfunction()
+
+# Not required. What this version does not use yet is looked for all the same, and said.
+function(report_optional what path note)
+  mark_as_advanced(${path})
+  if(${path})
+    report(${what} "${${path}}${note}")
+  else()
+    report(${what} "none (not required)")
+  endif()
+endfunction()
+
+report(compiler "${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}, ${CMAKE_SYSTEM_PROCESSOR}, ${CMAKE_BUILD_TYPE}")
+report(MPI "${MPI_C_VERSION}, ${MPIEXEC_EXECUTABLE}")
+report(HDF5 "${HDF5_VERSION}, parallel")
+report(OpenBLAS "${OpenBLAS_LIBRARY}")
+find_program(NVCC nvcc HINTS /usr/local/cuda/bin)
+find_library(NCCL_LIBRARY nccl)
+find_library(DNNL_LIBRARY dnnl)
+find_program(SRUN srun)
+report_optional(CUDA NVCC " (not used: this version computes on processors)")
+report_optional(NCCL NCCL_LIBRARY " (not used: this version computes on processors)")
+report_optional(oneDNN DNNL_LIBRARY " (for benchmarks only)")
+report_optional(Slurm SRUN "")
