@@ -1,6 +1,7 @@
 // The threads of a rank. They take whole units of work, or fixed tiles of one; no library splits work below them.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <exception>
@@ -26,6 +27,9 @@ public:
     /// exception stops the rest and is rethrown here. While it waits, the caller's thread runs idle() every 100 ms.
     void for_each(std::int64_t n, const std::function<void(std::int64_t i, int worker)>& f);
 
+    /// Calls of f that have ended since the start: grows while there is progress.
+    std::int64_t finished() const noexcept { return done_; }
+
     /// Progress, signals, heartbeat; called on the thread that called for_each. An exception from it stops the work.
     void set_idle(std::function<void()> idle) { idle_ = std::move(idle); }
 
@@ -34,6 +38,7 @@ private:
 
     std::vector<std::thread> threads_;
     std::function<void()> idle_;
+    std::atomic<std::int64_t> done_{0};
     std::mutex mutex_;
     std::condition_variable start_, finished_;
     const std::function<void(std::int64_t, int)>* task_ = nullptr;

@@ -8,13 +8,14 @@
 #include "core/error.hpp"
 #include "mpi/native.hpp"
 #include "mpi/pieces.hpp"
+#include "mpi/watch.hpp"
 
 namespace geom {
 
 struct Communicator::State {
     MPI_Comm comm = MPI_COMM_NULL;
     int rank = 0, size = 1, node_rank = 0, node_size = 1;
-    std::chrono::duration<double> deadline = std::chrono::minutes(10);
+    std::unique_ptr<Watch> watch;
     std::function<void()> idle;
 };
 
@@ -52,16 +53,14 @@ void wait_all(const Communicator& communicator, MPI_Request* requests, std::size
     const Communicator::State& state = *communicator.state();
     const auto start = Clock::now();
     auto last_idle = start;
+    state.watch->begin_wait();
     for (std::int64_t polls = 0;; ++polls) {
         int done = 0;
         check_mpi(MPI_Testall(static_cast<int>(count), requests, &done, MPI_STATUSES_IGNORE), "MPI_Testall");
         if (done != 0) return;
         const auto now = Clock::now();
-        if (now - start > state.deadline) {
-            throw Error(ExitCode::internal,
-                        fmt::format("waited {:.0f} s for {} (--deadline): a peer is lost, stopped or far behind",
-                                    std::chrono::duration<double>(now - start).count(), what));
-        }
+        state.watch->listen();
+        state.watch->check(what);
         if (state.idle && now - last_idle > std::chrono::milliseconds(50)) {
             last_idle = now;
             state.idle();
@@ -86,6 +85,7 @@ Communicator Communicator::world() {
     check_mpi(MPI_Comm_rank(node, &state->node_rank), "MPI_Comm_rank");
     check_mpi(MPI_Comm_size(node, &state->node_size), "MPI_Comm_size");
     check_mpi(MPI_Comm_free(&node), "MPI_Comm_free");
+    state->watch = std::make_unique<Watch>(state->comm);
     return Communicator(std::move(state));
 }
 
@@ -93,7 +93,12 @@ int Communicator::rank() const noexcept { return state_->rank; }
 int Communicator::size() const noexcept { return state_->size; }
 int Communicator::node_rank() const noexcept { return state_->node_rank; }
 int Communicator::node_size() const noexcept { return state_->node_size; }
-void Communicator::set_deadline(std::chrono::duration<double> deadline) { state_->deadline = deadline; }
+void Communicator::set_deadline(std::chrono::duration<double> deadline) { state_->watch->set_deadline(deadline); }
+
+void Communicator::at_work(bool made_progress) const {
+    state_->watch->listen();
+    if (made_progress) state_->watch->made_progress();
+}
 void Communicator::set_idle(std::function<void()> idle) { state_->idle = std::move(idle); }
 
 void Communicator::barrier() const {

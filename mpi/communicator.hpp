@@ -22,8 +22,12 @@ public:
     int node_rank() const noexcept;  ///< among the ranks that share this node's memory
     int node_size() const noexcept;
 
-    /// How long a wait may last; the default is ten minutes. A wait beyond it throws Error(internal).
+    /// How long a wait may last while no rank makes progress; the default is ten minutes. A wait beyond it throws
+    /// Error(internal), which names the ranks that don't answer.
     void set_deadline(std::chrono::duration<double> deadline);
+    /// To be called now and then by a rank that works for long without calling anything here: lets those that wait for
+    /// it know when it has `made_progress` since the last call.
+    void at_work(bool made_progress) const;
     /// Called at least every 50 ms while a wait lasts (signals, heartbeat).
     void set_idle(std::function<void()> idle);
 

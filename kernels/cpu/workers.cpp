@@ -67,6 +67,7 @@ void Workers::run(int worker) {
             } catch (...) {
                 failure = std::current_exception();
             }
+            ++done_;
             lock.lock();
             if (failure && !failure_) {
                 failure_ = failure;

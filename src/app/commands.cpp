@@ -18,8 +18,7 @@ void write_synthetic(const SynthOptions& options) {
     fmt::print("{}: synthetic checkpoint {} written; look at it with geom-mpi --model {}\n", options.folder, options.shape, options.folder);
 }
 
-void print_plan(RunOptions options, const Communicator& communicator) {
-    options.dry_run = true;
+void print_plan(const RunOptions& options, const Communicator& communicator) {
     const std::string text = dry_run(options, communicator);
     if (communicator.rank() == 0) fmt::print("{}", text);
 }

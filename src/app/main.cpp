@@ -1,12 +1,14 @@
 // Wiring, and the only place where exceptions end: what all ranks agreed on ends the program orderly, anything else
 // names its rank and aborts the job.
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <cstdio>
 #include <exception>
 
 #include "app/commands.hpp"
 #include "app/machine.hpp"
+#include "app/stop_signals.hpp"
 #include "core/error.hpp"
 #include "mpi/agreement.hpp"
 #include "mpi/communicator.hpp"
@@ -17,11 +19,13 @@ namespace {
 [[noreturn]] void end_job(int rank, const std::string& phase, const char* reason, int code) {
     fmt::print(stderr, "geom-mpi: rank {} on {}, {}: {}\n", rank, geom::host_name(), phase, reason);
     std::fflush(stderr);
+    ::alarm(20);  // should the abort itself hang
     geom::MpiEnvironment::abort(code);
 }
 
 int guarded(const geom::Options& options, const geom::Communicator& world) {
     geom::Phases phases;
+    geom::listen_for_stop_signals();
     try {
         return geom::run_command(options, world, phases);
     } catch (const geom::AgreedError& error) {

@@ -25,6 +25,8 @@ struct RunOptions {
     double deadline = 600.0;
     bool overwrite = false;
     bool dry_run = false;
+    bool resume = false;
+    bool fresh = false;
     bool quiet = false;
 };
 

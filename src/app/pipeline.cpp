@@ -2,20 +2,21 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
-#include <memory>
-#include <utility>
+#include <optional>
 
-#include "app/machine.hpp"
+#include "app/fault.hpp"
+#include "app/publish.hpp"
+#include "app/recorder.hpp"
 #include "app/summary.hpp"
 #include "app/survey.hpp"
+#include "app/watchful.hpp"
 #include "core/error.hpp"
 #include "core/progress.hpp"
-#include "measures/analysis.hpp"
 #include "measures/head_store.hpp"
 #include "mpi/agreement.hpp"
 #include "mpi/collectives.hpp"
-#include "output/assemble.hpp"
 #include "output/result_file.hpp"
 #include "stream/layer_stream.hpp"
 
@@ -23,240 +24,190 @@ namespace geom {
 
 namespace {
 
-std::unique_ptr<Backend> make_backend(const RunOptions& options, const Machine& machine) {
-    if (options.backend == "cuda") {
-        throw Error(ExitCode::usage, "--backend cuda: this build has no CUDA backend; use --backend cpu or auto");
-    }
-    return make_cpu_backend(machine.threads, machine.amx);
+Survey agreed_survey(const RunOptions& options, const Communicator& communicator) {
+    const Machine machine = look_around(options.threads, options.memory_budget, communicator);
+    std::optional<Survey> survey;
+    agree_on(communicator, [&] { survey = make_survey(options, machine); });
+    return std::move(*survey);
+}
+
+Plan agreed_plan(const Survey& survey, const std::set<Unit>& done, const Communicator& communicator) {
+    Plan plan;
+    agree_on(communicator, [&] { plan = make_plan(survey, done, communicator.size()); });
+    return plan;
 }
 
 // Threads that read: files keep several requests in flight whatever the cores; the generator uses the cores.
-int reader_threads(const Checkpoint& checkpoint, int threads) { return checkpoint.files().empty() ? threads : std::max(threads, 4); }
-
-std::filesystem::path output_file(const RunOptions& options, const Checkpoint& checkpoint) {
-    if (!options.output.empty()) return options.output;
-    std::string name = checkpoint.name();
-    for (std::size_t at = 0; (at = name.find_first_of("/:?&=", at)) != std::string::npos;) {
-        name.replace(at, 1, name[at] == '/' ? "--" : "-");
-    }
-    return name + ".geom.h5";
+int reader_threads(const Survey& survey) {
+    return survey.checkpoint.files().empty() ? survey.machine.threads : std::max(survey.machine.threads, 4);
 }
 
-// One run: what every step needs, and the numbers so far.
-class Run {
+// The part of a run that makes numbers.
+class Computation {
 public:
-    Run(const RunOptions& options, const Communicator& communicator, Phases& phases)
-        : options_(options),
+    Computation(const Survey& survey, const Plan& plan, Recorder& recorder, const Communicator& communicator, Phases& phases,
+                Progress& progress)
+        : survey_(survey),
+          plan_(plan),
+          recorder_(recorder),
           communicator_(communicator),
           phases_(phases),
-          progress_(options.quiet || communicator.rank() != 0),
-          machine_(look_around(options.threads, options.memory_budget, communicator)),
-          settings_{options.top_k} {
-        agree_on(communicator_, [&] { survey(); });
-        communicator_.set_idle([this] { progress_.tick(); });
-        backend_->workers().set_idle([this] { progress_.tick(); });
+          progress_(progress),
+          reader_(survey.checkpoint.files(), reader_threads(survey)),
+          watchful_(communicator, progress, phases, [this] { return reader_.bytes_read() + survey_.backend->workers().finished(); }),
+          context_{survey.checkpoint.config(), survey.layers, survey.settings, survey.schema, *survey.backend,
+                   [this](UnitResult result) { recorder_.take(std::move(result)); }} {
+        communicator_.set_idle([this] { watchful_.tick(); });
+        survey_.backend->workers().set_idle([this] { watchful_.tick(); });
     }
+    ~Computation() {
+        communicator_.set_idle({});
+        survey_.backend->workers().set_idle({});
+    }
+    Computation(const Computation&) = delete;
+    Computation& operator=(const Computation&) = delete;
 
-    std::string description() const { return describe_model(*checkpoint_) + describe_plan(*plan_, format_); }
-
-    void compute() {
-        Reader reader(checkpoint_->files(), reader_threads(*checkpoint_, machine_.threads));
-        for (std::int64_t pass = 0; pass < plan_->passes; ++pass) {
-            HeadStore blocks(*plan_, pass, communicator_.rank(), format_, *backend_);
-            load_layers(pass, reader, blocks);
+    void run() {
+        for (std::int64_t pass = 0; pass < plan_.passes; ++pass) {
+            HeadStore blocks(plan_, pass, communicator_.rank(), survey_.format, *survey_.backend);
+            load_layers(pass, blocks);
             multiply_groups(pass, blocks);
         }
-        bytes_read_ = communicator_.all_reduce_sum(reader.bytes_read());
-        digest_ = static_cast<std::uint64_t>(communicator_.all_reduce_sum(static_cast<std::int64_t>(reader.digest())));
     }
 
-    void write(const std::string& command_line) {
-        const std::filesystem::path temporary = temporary_file();
-        try {
-            write_skeleton(temporary, command_line);
-            for (std::size_t v = 0; v < schema_.variables.size(); ++v) write_variable(temporary, v);
-            const Cosines cosines = write_analysis(temporary);
-            finish_file(temporary, cosines, command_line);
-        } catch (const AgreedError&) {
-            if (communicator_.rank() == 0) std::filesystem::remove(temporary);
-            throw;
-        }
-    }
+    const Reader& reader() const noexcept { return reader_; }
 
 private:
-    void survey() {
-        checkpoint_ = std::make_unique<Checkpoint>(Checkpoint::open(options_.model, options_.revision, options_.family));
-        file_ = output_file(options_, *checkpoint_);
-        if (!options_.dry_run) check_output(file_, options_.overwrite);
-        measures_ = chosen_measures(options_);
-        layers_ = chosen_layers(options_, checkpoint_->config());
-        backend_ = make_backend(options_, machine_);
-        format_ = backend_->head_block_format(operator_dtype(*checkpoint_, layers_), checkpoint_->config().head_dim,
-                                              checkpoint_->config().hidden);
-        schema_ = make_schema(checkpoint_->config(), layers_, settings_, measures_);
-        computed_.resize(schema_.variables.size());
-        plan_ = std::make_unique<Plan>(make_plan(
-            plan_input(*checkpoint_, layers_, measures_, settings_, schema_, *backend_, format_, machine_, communicator_.size())));
-    }
-
-    MeasureContext context() {
-        return {checkpoint_->config(), layers_, settings_, schema_, *backend_, [this](UnitResult result) {
-                    for (Slab& slab : result.slabs) computed_[static_cast<std::size_t>(slab.variable)].push_back(std::move(slab));
-                }};
-    }
-
     // Rounds of a pass: each rank's next layer is looked at by itself, then its head blocks go to their owners.
-    void load_layers(std::int64_t pass, Reader& reader, HeadStore& blocks) {
+    void load_layers(std::int64_t pass, HeadStore& blocks) {
         const auto collectives = make_host_collectives(communicator_);
-        progress_.begin("load", static_cast<double>(mine().bytes_read) / static_cast<double>(plan_->passes), "B");
-        LayerStream stream(*checkpoint_, reader, layer_requests(*plan_, pass, communicator_.rank(), layers_, measures_),
-                           [this] { progress_.tick(); });
-        const MeasureContext measure_context = context();
-        for (std::int64_t round = 0; round < plan_->rounds(); ++round) {
+        progress_.begin("load", static_cast<double>(mine().bytes_read) / static_cast<double>(plan_.passes), "B");
+        LayerStream stream(survey_.checkpoint, reader_, layer_requests(survey_, plan_, recorder_.done(), pass, communicator_.rank()),
+                           [this] { watchful_.tick(); });
+        for (std::int64_t round = 0; round < plan_.rounds(); ++round) {
             const LayerWeights* weights = nullptr;
-            const std::int64_t before = reader.bytes_read();
-            phases_.time("load", [&] { agree_on(communicator_, [&] { weights = stream.next(); }); });
-            if (weights != nullptr && pass == 0) {
-                for (const Measure* measure : measures_) {
-                    if (measure->layer == nullptr) continue;
-                    phases_.time(std::string(measure->name), [&] { measure->layer(*weights, measure_context); });
-                }
+            const std::int64_t before = reader_.bytes_read();
+            phases_.time("load", [&] {
+                agree_on(communicator_, [&] {
+                    maybe_fail("load", communicator_.rank());
+                    watchful_.stop_if_asked();
+                    weights = stream.next();
+                });
+            });
+            if (weights != nullptr && pass == 0) look_at_layer(*weights);
+            if (plan_.input.head_blocks) {
+                const bool attention = plan_.attention_layer(communicator_.rank(), round) >= 0;
+                phases_.time("exchange", [&] {
+                    maybe_fail("exchange", communicator_.rank());
+                    blocks.exchange_round(round, attention ? weights : nullptr, *collectives);
+                });
             }
-            if (plan_->input.head_blocks) {
-                const bool attention = plan_->attention_layer(communicator_.rank(), round) >= 0;
-                phases_.time("exchange", [&] { blocks.exchange_round(round, attention ? weights : nullptr, *collectives); });
-            }
-            progress_.advance(static_cast<double>(reader.bytes_read() - before));
+            progress_.advance(static_cast<double>(reader_.bytes_read() - before));
         }
         progress_.end();
     }
 
+    void look_at_layer(const LayerWeights& weights) {
+        for (const Measure* measure : survey_.measures) {
+            const Unit unit{std::string(measure->name), weights.layer() - survey_.layers.begin};
+            if (measure->layer == nullptr || recorder_.done().contains(unit)) continue;
+            phases_.time(unit.measure, [&] { measure->layer(weights, context_); });
+        }
+    }
+
+    // All ranks go through as many shares as any of them has, so that they can stop together between two.
     void multiply_groups(std::int64_t pass, const HeadStore& blocks) {
-        const MeasureContext measure_context = context();
-        const auto shares = static_cast<std::int64_t>(mine().passes[static_cast<std::size_t>(pass)].size());
-        for (const Measure* measure : measures_) {
-            if (measure->group == nullptr) continue;
-            progress_.begin(std::string(measure->name), static_cast<double>(mine().flops) / static_cast<double>(plan_->passes), "FLOP");
-            for (std::int64_t share = 0; share < shares; ++share) {
-                phases_.time(std::string(measure->name), [&] { measure->group(blocks, share, measure_context); });
-                progress_.advance(static_cast<double>(mine().flops) / static_cast<double>(plan_->passes * shares));
+        std::size_t most = 0;
+        for (const RankPlan& rank : plan_.ranks) most = std::max(most, rank.passes[static_cast<std::size_t>(pass)].size());
+        const auto held = static_cast<std::int64_t>(blocks.shares().size());
+        const double flops = static_cast<double>(mine().flops) / static_cast<double>(plan_.passes);
+        for (const Measure* measure : survey_.measures) {
+            if (measure->group == nullptr || !plan_.input.head_blocks) continue;
+            progress_.begin(std::string(measure->name), flops, "FLOP");
+            for (std::int64_t share = 0; share < static_cast<std::int64_t>(most); ++share) {
+                phases_.time("wait", [&] { agree_on(communicator_, [&] { watchful_.stop_if_asked(); }); });
+                if (share >= held) continue;
+                phases_.time(std::string(measure->name), [&] {
+                    maybe_fail("measure", communicator_.rank());
+                    measure->group(blocks, share, context_);
+                });
+                progress_.advance(flops / static_cast<double>(held));
             }
-            phases_.time("wait", [&] { communicator_.barrier(); });
             progress_.end();
         }
     }
 
-    const RankPlan& mine() const { return plan_->ranks[static_cast<std::size_t>(communicator_.rank())]; }
+    const RankPlan& mine() const { return plan_.ranks[static_cast<std::size_t>(communicator_.rank())]; }
 
-    std::vector<std::string> measure_names() const {
-        std::vector<std::string> names;
-        for (const Measure* measure : measures_) names.emplace_back(measure->name);
-        return names;
-    }
-
-    std::filesystem::path temporary_file() const {
-        return communicator_.broadcast(communicator_.rank() == 0 ? temporary_name(file_).string() : std::string(), 0);
-    }
-
-    RunRecord record(const std::string& command_line) {
-        RunRecord result;
-        result.command_line = command_line;
-        result.digest = digest_;
-        result.bytes_read = bytes_read_;
-        result.ranks = communicator_.size();
-        result.backend = backend_->name();
-        result.path = format_.path;
-        result.measures = measure_names();
-        result.hosts = communicator_.all_gather(machine_.host);
-        result.devices = communicator_.all_gather(fmt::format("{}, {} thread{}", backend_->device(), machine_.threads, machine_.threads == 1 ? "" : "s"));
-        result.planned_bytes = plan_->peak_bytes();
-        result.passes = plan_->passes;
-        result.flops = plan_->flops();
-        return result;
-    }
-
-    void write_skeleton(const std::filesystem::path& temporary, const std::string& command_line) {
-        phases_.time("write", [&] {
-            full_schema_ = with_run_and_analysis(schema_, measure_names());
-            const RunRecord run = record(command_line);
-            agree_on(communicator_, [&] {
-                if (communicator_.rank() == 0) create_skeleton(temporary, full_schema_, root_attributes(run, *checkpoint_));
-            });
-        });
-    }
-
-    // A variable at a time, so that its numbers exist twice only while they are on their way.
-    void write_variable(const std::filesystem::path& temporary, std::size_t variable) {
-        std::vector<Slab> slabs;
-        phases_.time("assemble", [&] {
-            slabs = assemble(schema_, computed_[variable], communicator_);
-            computed_[variable].clear();
-            if (communicator_.all_reduce_sum(static_cast<std::int64_t>(slabs.size())) == 0) {
-                throw Error(ExitCode::internal, schema_.variables[variable].path() + " was not computed");
-            }
-        });
-        phases_.time("write", [&] {
-            agree_on(communicator_, [&] { write_slabs(temporary, full_schema_, slabs, communicator_); });
-            agree_on(communicator_, [&] { verify_slabs(temporary, full_schema_, slabs); });
-        });
-    }
-
-    // From the numbers as written: what `analyze` on the finished file would compute.
-    Cosines write_analysis(const std::filesystem::path& temporary) {
-        Cosines cosines;
-        phases_.time("analysis", [&] {
-            agree_on(communicator_, [&] {
-                if (communicator_.rank() != 0 || full_schema_.find("analysis/cos") < 0) return;
-                const auto gram = ResultReader(temporary, true).read("gram/gram");
-                cosines = cosines_of(gram, layers_.size(), checkpoint_->config().heads);
-                append(temporary, full_schema_, to_slabs(cosines, full_schema_), {});
-            });
-        });
-        return cosines;
-    }
-
-    void finish_file(const std::filesystem::path& temporary, const Cosines& cosines, const std::string& command_line) {
-        RunRecord run = record(command_line);
-        run.phases = phases_.over_ranks(phase_names(measure_names()), communicator_);
-        run.peak_bytes = communicator_.all_reduce_max(peak_resident_bytes());
-        agree_on(communicator_, [&] {
-            if (communicator_.rank() != 0) return;
-            append(temporary, full_schema_, run_slabs(run, full_schema_), {});
-            finish(temporary, file_);
-        });
-        if (communicator_.rank() == 0) speak(options_, run, *checkpoint_, layers_, cosines, file_);
-    }
-
-    const RunOptions& options_;
+    const Survey& survey_;
+    const Plan& plan_;
+    Recorder& recorder_;
     Communicator communicator_;
     Phases& phases_;
-    Progress progress_;
-    Machine machine_;
-    MeasureSettings settings_;
-    std::unique_ptr<Checkpoint> checkpoint_;
-    std::filesystem::path file_;
-    std::vector<const Measure*> measures_;
-    Range layers_;
-    std::unique_ptr<Backend> backend_;
-    HeadBlockFormat format_;
-    Schema schema_, full_schema_;
-    std::unique_ptr<Plan> plan_;
-    std::vector<std::vector<Slab>> computed_;  // by variable of schema_
-    std::int64_t bytes_read_ = 0;
-    std::uint64_t digest_ = 0;
+    Progress& progress_;
+    Reader reader_;
+    Watchful watchful_;
+    MeasureContext context_;
 };
+
+RunRecord record_of(const Survey& survey, const Plan& plan, const Reader& reader, std::size_t resumed, const std::string& command_line,
+                    const Communicator& communicator) {
+    RunRecord run;
+    run.command_line = command_line;
+    run.measures = survey.measure_names();
+    run.backend = survey.backend->name();
+    run.path = survey.format.path;
+    run.hosts = communicator.all_gather(survey.machine.host);
+    run.devices = communicator.all_gather(
+        fmt::format("{}, {} thread{}", survey.backend->device(), survey.machine.threads, survey.machine.threads == 1 ? "" : "s"));
+    run.ranks = communicator.size();
+    run.passes = plan.passes;
+    run.flops = plan.flops();
+    run.planned_bytes = plan.peak_bytes();
+    run.bytes_read = communicator.all_reduce_sum(reader.bytes_read());
+    run.digest = static_cast<std::uint64_t>(communicator.all_reduce_sum(static_cast<std::int64_t>(reader.digest())));
+    run.resumed_units = static_cast<std::int64_t>(resumed);
+    return run;
+}
+
+// With --resume a result that is there already, and of this very run, is as good as one that is made now.
+bool finished_before(const RunOptions& options, const Survey& survey) {
+    if (!options.resume || !std::filesystem::exists(survey.file)) return false;
+    return ResultReader(survey.file).text_attribute("", "identity") == identity_text(survey.identity());
+}
 
 }  // namespace
 
 void run_pipeline(const RunOptions& options, const std::string& command_line, const Communicator& communicator, Phases& phases) {
-    Run run(options, communicator, phases);
-    run.compute();
-    run.write(command_line);
+    Progress progress(options.quiet || communicator.rank() != 0);
+    const Survey survey = agreed_survey(options, communicator);
+    bool finished = false;
+    agree_on(communicator, [&] {
+        finished = finished_before(options, survey);
+        if (!finished) check_output(survey.file, options.overwrite);
+    });
+    if (finished) {
+        if (communicator.rank() == 0) fmt::print("{}: complete already\n", survey.file.string());
+        return;
+    }
+    Recorder recorder(survey, communicator, options.fresh);
+    const Plan plan = agreed_plan(survey, recorder.done(), communicator);
+    if (!recorder.done().empty()) progress.note(fmt::format("geom-mpi: going on from the journal: {} units are done", recorder.done().size()));
+    try {
+        Computation computation(survey, plan, recorder, communicator, phases, progress);
+        computation.run();
+        const RunRecord run = record_of(survey, plan, computation.reader(), recorder.done().size(), command_line, communicator);
+        publish(options, survey, run, recorder, communicator, phases);
+    } catch (const AgreedError&) {
+        recorder.flush();  // what is computed stays computed, whatever went wrong
+        throw;
+    }
+    recorder.finish();
 }
 
 std::string dry_run(const RunOptions& options, const Communicator& communicator) {
-    Phases phases;
-    return Run(options, communicator, phases).description();
+    const Survey survey = agreed_survey(options, communicator);
+    return describe_model(survey.checkpoint) + describe_plan(survey, agreed_plan(survey, {}, communicator));
 }
 
 }  // namespace geom

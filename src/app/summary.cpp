@@ -83,7 +83,8 @@ std::string phase_page(const RunRecord& run) {
     return text + " (slowest rank)\n";
 }
 
-std::string page(const RunRecord& run, const Checkpoint& checkpoint, const Cosines& cosines, const std::filesystem::path& file) {
+std::string page(const RunRecord& run, const Survey& survey, const Cosines& cosines) {
+    const Checkpoint& checkpoint = survey.checkpoint;
     const std::vector<std::string> hosts = unique(run.hosts), devices = unique(run.devices);
     std::string text = "\n";
     text += fmt::format("model     {}, {} layers, {} heads, hidden {}\n", checkpoint.name(), checkpoint.config().layers,
@@ -95,15 +96,14 @@ std::string page(const RunRecord& run, const Checkpoint& checkpoint, const Cosin
     text += fmt::format("          {} read in {} pass{}; peak memory {} a rank ({} planned)\n", readable_bytes(static_cast<double>(run.bytes_read)),
                         run.passes, run.passes == 1 ? "" : "es", readable_bytes(static_cast<double>(run.peak_bytes)),
                         readable_bytes(static_cast<double>(run.planned_bytes)));
-    return text + fmt::format("result    {}\n", file.string());
+    return text + fmt::format("result    {}\n", survey.file.string());
 }
 
-ordered_json json_object(const RunRecord& run, const Checkpoint& checkpoint, Range layers, const Cosines& cosines,
-                         const std::filesystem::path& file) {
+ordered_json json_object(const RunRecord& run, const Survey& survey, const Cosines& cosines) {
     ordered_json object;
-    for (const Attribute& attribute : root_attributes(run, checkpoint)) object[attribute.name] = to_json(attribute.value);
-    object["layers"] = {layers.begin, layers.end};
-    object["file"] = file.string();
+    for (const Attribute& attribute : root_attributes(run, survey)) object[attribute.name] = to_json(attribute.value);
+    object["layers"] = {survey.layers.begin, survey.layers.end};
+    object["file"] = survey.file.string();
     for (const PhaseTime& phase : run.phases) object["phases"][phase.name] = {{"min", phase.min}, {"mean", phase.mean}, {"max", phase.max}};
     object["bytes_read"] = run.bytes_read;
     object["passes"] = run.passes;
@@ -111,7 +111,7 @@ ordered_json json_object(const RunRecord& run, const Checkpoint& checkpoint, Ran
     object["peak_memory"] = run.peak_bytes;
     object["planned_memory"] = run.planned_bytes;
     if (cosines.layers > 0) {
-        const CosineNumbers n = cosine_numbers(cosines, checkpoint.config());
+        const CosineNumbers n = cosine_numbers(cosines, survey.checkpoint.config());
         object["summary"] = {{"mean_cos_adjacent", number_or_null(n.adjacent)}, {"mean_cos_pairs", number_or_null(n.pairs)},
                              {"cos_first_last", number_or_null(n.first_last)}, {"chance_sd", n.chance_sd}};
     }
@@ -143,8 +143,15 @@ Schema with_run_and_analysis(const Schema& schema, const std::vector<std::string
     return full;
 }
 
-std::vector<Attribute> root_attributes(const RunRecord& run, const Checkpoint& checkpoint) {
-    return {
+std::string identity_text(const Identity& identity) {
+    std::string text;
+    for (const auto& [key, value] : identity) text += fmt::format("{}{}={}", text.empty() ? "" : "; ", key, value);
+    return text;
+}
+
+std::vector<Attribute> root_attributes(const RunRecord& run, const Survey& survey) {
+    const Checkpoint& checkpoint = survey.checkpoint;
+    std::vector<Attribute> attributes = {
         {"", "title", fmt::format("Geometry of the weights of {}", checkpoint.name())},
         {"", "geom_mpi_version", std::string(GEOM_VERSION)},
         {"", "created", utc_now()},
@@ -161,8 +168,16 @@ std::vector<Attribute> root_attributes(const RunRecord& run, const Checkpoint& c
         {"", "product_path", run.path},
         {"", "devices", run.devices},
         {"", "hostnames", run.hosts},
-        {"", "seed", std::int64_t{0}},
+        {"", "seed", static_cast<std::int64_t>(checkpoint.seed())},
+        {"", "identity", identity_text(survey.identity())},
     };
+    if (run.resumed_units > 0) {
+        attributes.push_back({"", "weights_digest_missing",
+                              fmt::format("{} units came from the journal of a stopped run: their weights were compared by headers, "
+                                          "sizes and file names, and the digest is of the rest",
+                                          run.resumed_units)});
+    }
+    return attributes;
 }
 
 std::vector<Slab> run_slabs(const RunRecord& run, const Schema& schema) {
@@ -181,12 +196,11 @@ std::vector<Slab> run_slabs(const RunRecord& run, const Schema& schema) {
             whole_slab(schema, "run/planned_memory", number(run.planned_bytes))};
 }
 
-void speak(const RunOptions& options, const RunRecord& run, const Checkpoint& checkpoint, Range layers, const Cosines& cosines,
-           const std::filesystem::path& file) {
+void speak(const RunOptions& options, const RunRecord& run, const Survey& survey, const Cosines& cosines) {
     const bool json_to_stdout = options.json == "-";
-    fmt::print(json_to_stdout ? stderr : stdout, "{}", page(run, checkpoint, cosines, file));
+    fmt::print(json_to_stdout ? stderr : stdout, "{}", page(run, survey, cosines));
     if (options.json.empty()) return;
-    const std::string text = json_object(run, checkpoint, layers, cosines, file).dump(2);
+    const std::string text = json_object(run, survey, cosines).dump(2);
     if (json_to_stdout) {
         fmt::print("{}\n", text);
         return;

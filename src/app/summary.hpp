@@ -2,13 +2,12 @@
 #pragma once
 
 #include <cstdint>
-#include <filesystem>
 #include <string>
 #include <vector>
 
 #include "app/options.hpp"
 #include "app/phases.hpp"
-#include "checkpoint/checkpoint.hpp"
+#include "app/survey.hpp"
 #include "measures/analysis.hpp"
 #include "output/records.hpp"
 #include "output/result_file.hpp"
@@ -24,7 +23,8 @@ struct RunRecord {
     std::vector<std::string> hosts, devices;  ///< one a rank
     std::int64_t ranks = 1, passes = 1;
     std::int64_t bytes_read = 0, flops = 0, planned_bytes = 0, peak_bytes = 0;
-    std::uint64_t digest = 0;
+    std::uint64_t digest = 0;         ///< of the weights this run has read
+    std::int64_t resumed_units = 0;   ///< taken from the journal
     std::vector<PhaseTime> phases;  ///< of phase_names()
 };
 
@@ -34,14 +34,16 @@ std::vector<std::string> phase_names(const std::vector<std::string>& measures);
 /// The result's full schema: the measures' variables, analysis' as far as its inputs are there, and /run's.
 Schema with_run_and_analysis(const Schema& schema, const std::vector<std::string>& measures);
 
-std::vector<Attribute> root_attributes(const RunRecord& run, const Checkpoint& checkpoint);
+std::vector<Attribute> root_attributes(const RunRecord& run, const Survey& survey);
+
+/// An identity as one line of text, for the attribute that tells whether a result is of the same run.
+std::string identity_text(const Identity& identity);
 
 /// /run's numbers.
 std::vector<Slab> run_slabs(const RunRecord& run, const Schema& schema);
 
 /// Prints the summary to stdout, or to stderr when stdout is the JSON object's, and writes that where --json says.
 /// Throws Error(output) when the JSON file cannot be written.
-void speak(const RunOptions& options, const RunRecord& run, const Checkpoint& checkpoint, Range layers, const Cosines& cosines,
-           const std::filesystem::path& file);
+void speak(const RunOptions& options, const RunRecord& run, const Survey& survey, const Cosines& cosines);
 
 }  // namespace geom

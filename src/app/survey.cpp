@@ -5,12 +5,16 @@
 #include <algorithm>
 #include <set>
 
+#include "core/crc32c.hpp"
 #include "core/error.hpp"
 #include "core/progress.hpp"
 #include "stream/layer_stream.hpp"
 
 namespace geom {
 
+namespace {
+
+/// The measures that were asked for, or all, in the order of measures().
 std::vector<const Measure*> chosen_measures(const RunOptions& options) {
     std::vector<const Measure*> chosen;
     for (const Measure& measure : measures()) {
@@ -43,6 +47,7 @@ LayerPart part_of(WeightFamily family) {
     }
 }
 
+// The widest of all W_Q and W_K: all head blocks of a run are kept in one type.
 DType operator_dtype(const Checkpoint& checkpoint, Range layers) {
     DType widest = DType::bf16;
     for (std::int64_t layer = layers.begin; layer < layers.end; ++layer) {
@@ -58,60 +63,69 @@ DType operator_dtype(const Checkpoint& checkpoint, Range layers) {
     return widest;
 }
 
-Schema make_schema(const ModelConfig& config, Range layers, const MeasureSettings& settings,
-                   const std::vector<const Measure*>& measures) {
-    Schema schema;
-    schema.scales = shared_scales(config, layers, settings);
-    for (const Measure* measure : measures) {
-        for (Variable& variable : measure->variables()) schema.variables.push_back(std::move(variable));
+std::unique_ptr<Backend> make_backend(const RunOptions& options, const Machine& machine) {
+    if (options.backend == "cuda") {
+        throw Error(ExitCode::usage, "--backend cuda: this build has no CUDA backend; use --backend cpu or auto");
     }
-    return schema;
+    return make_cpu_backend(machine.threads, machine.amx);
 }
 
-PlanInput plan_input(const Checkpoint& checkpoint, Range layers, const std::vector<const Measure*>& measures,
-                     const MeasureSettings& settings, const Schema& schema, const Backend& backend,
-                     const HeadBlockFormat& format, const Machine& machine, int ranks) {
-    const ModelConfig& config = checkpoint.config();
-    PlanInput input;
-    input.layers = layers.size();
-    input.heads = config.heads;
-    input.kv_heads = config.kv_heads;
-    input.head_dim = config.head_dim;
-    input.hidden = config.hidden;
-    for (std::int64_t layer = layers.begin; layer < layers.end; ++layer) {
+std::filesystem::path output_file(const RunOptions& options, const Checkpoint& checkpoint) {
+    if (!options.output.empty()) return options.output;
+    std::string name = checkpoint.name();
+    for (std::size_t at = 0; (at = name.find_first_of("/:?&=", at)) != std::string::npos;) {
+        name.replace(at, 1, name[at] == '/' ? "--" : "-");
+    }
+    return name + ".geom.h5";
+}
+
+// Measures with a layer part that this layer (counted from the first of the run) still owes.
+bool owes_layer_units(const Survey& survey, const std::set<Unit>& done, std::int64_t row) {
+    return std::any_of(survey.measures.begin(), survey.measures.end(), [&](const Measure* measure) {
+        return measure->layer != nullptr && !done.contains({std::string(measure->name), row});
+    });
+}
+
+// Query heads that a measure with a group part still owes.
+std::vector<std::int64_t> pending_heads(const Survey& survey, const std::set<Unit>& done) {
+    std::vector<std::int64_t> pending;
+    for (std::int64_t head = 0; head < survey.checkpoint.config().heads; ++head) {
+        const bool owed = std::any_of(survey.measures.begin(), survey.measures.end(), [&](const Measure* measure) {
+            return measure->group != nullptr && !done.contains({std::string(measure->name), head});
+        });
+        if (owed) pending.push_back(head);
+    }
+    return pending;
+}
+
+void add_layers(const Survey& survey, const std::set<Unit>& done, PlanInput& input) {
+    for (std::int64_t row = 0; row < survey.layers.size(); ++row) {
         std::array<std::int64_t, layer_part_count> bytes{};
-        LayerRequest request{layer, {}};
-        for (const WeightFamily family : needed_weights(measures)) {
-            bytes[static_cast<std::size_t>(part_of(family))] += checkpoint.weight(family, layer).bytes();
-            request.weights.push_back({family, {}});
+        LayerRequest request{survey.layers.begin + row, {}};
+        if (input.head_blocks || owes_layer_units(survey, done, row)) {
+            for (const WeightFamily family : needed_weights(survey.measures)) {
+                bytes[static_cast<std::size_t>(part_of(family))] += survey.checkpoint.weight(family, request.layer).bytes();
+                request.weights.push_back({family, {}});
+            }
         }
         input.part_bytes.push_back(bytes);
-        input.layer_memory.push_back(LayerStream::buffer_bytes(checkpoint, request));
+        input.layer_memory.push_back(LayerStream::buffer_bytes(survey.checkpoint, request));
+        if (owes_layer_units(survey, done, row)) input.all_weights_in_first_pass = true;
     }
-    input.head_blocks = std::any_of(measures.begin(), measures.end(), [](const Measure* m) { return m->head_blocks; });
-    input.block_bytes = format.bytes;
-    input.stored_row_block = config.head_dim * checkpoint.weight(WeightFamily::q_proj, layers.begin).row_bytes();
-    input.all_weights_in_first_pass = std::any_of(measures.begin(), measures.end(), [](const Measure* m) { return m->layer != nullptr; });
-    for (std::int64_t head = 0; head < config.heads; ++head) input.pending_heads.push_back(head);
-    input.ranks = ranks;
-    input.budget = machine.budget;
-    input.process_bytes = machine.resident;
-    input.scratch_bytes = backend.tile_dots_scratch(format);
-    for (const Measure* measure : measures) {
-        if (measure->layer_scratch != nullptr) {
-            input.layer_scratch_bytes = std::max(input.layer_scratch_bytes, measure->layer_scratch(config, settings));
-        }
-    }
-    for (const Variable& variable : schema.variables) {
+}
+
+void add_numbers(const Survey& survey, PlanInput& input) {
+    for (const Variable& variable : survey.schema.variables) {
         std::int64_t bytes = size_of(variable.type);
-        for (const std::int64_t length : schema.shape_of(variable)) bytes *= length;
+        for (const std::int64_t length : survey.schema.shape_of(variable)) bytes *= length;
         input.result_bytes += bytes;
         input.largest_variable = std::max(input.largest_variable, bytes);
     }
-    return input;
+    for (const Measure* measure : survey.measures) {
+        if (measure->layer_scratch == nullptr) continue;
+        input.layer_scratch_bytes = std::max(input.layer_scratch_bytes, measure->layer_scratch(survey.checkpoint.config(), survey.settings));
+    }
 }
-
-namespace {
 
 // Rows of the given heads, neighbours joined.
 std::vector<Range> rows_of_heads(const std::vector<std::int64_t>& heads, std::int64_t head_dim) {
@@ -126,25 +140,102 @@ std::vector<Range> rows_of_heads(const std::vector<std::int64_t>& heads, std::in
     return rows;
 }
 
+// All tensors' names, types, shapes and places: what tells two checkpoints apart without reading them.
+std::uint32_t header_digest(const Survey& survey) {
+    std::uint32_t crc = crc32c(0, survey.checkpoint.config().text.data(), survey.checkpoint.config().text.size());
+    const auto add = [&crc](const std::string& text) { crc = crc32c(crc, text.data(), text.size()); };
+    for (std::size_t f = 0; f < survey.checkpoint.files().size(); ++f) {
+        add(fmt::format("{} {}\n", survey.checkpoint.files()[f].filename().string(), survey.checkpoint.file_bytes()[f]));
+    }
+    for (std::int64_t layer = survey.layers.begin; layer < survey.layers.end; ++layer) {
+        for (const WeightFamily family : needed_weights(survey.measures)) {
+            const Weight weight = survey.checkpoint.weight(family, layer);
+            const auto* file = std::get_if<FileSource>(&weight.source);
+            add(fmt::format("{} {} {} {} {} {}\n", weight.tensor, name_of(weight.dtype), weight.rows, weight.cols,
+                            file != nullptr ? file->file : -1, file != nullptr ? file->offset : 0));
+        }
+    }
+    return crc;
+}
+
 }  // namespace
 
-std::vector<LayerRequest> layer_requests(const Plan& plan, std::int64_t pass, std::int64_t rank, Range layers,
-                                         const std::vector<const Measure*>& measures) {
+std::vector<std::string> Survey::measure_names() const {
+    std::vector<std::string> names;
+    for (const Measure* measure : measures) names.emplace_back(measure->name);
+    return names;
+}
+
+Identity Survey::identity() const {
+    std::string names;
+    for (const std::string& name : measure_names()) names += (names.empty() ? "" : ",") + name;
+    return {{"geom-mpi version", GEOM_VERSION},
+            {"model", checkpoint.name()},
+            {"commit", checkpoint.commit()},
+            {"family", std::string(checkpoint.family().name)},
+            {"headers", fmt::format("{:08x}", header_digest(*this))},
+            {"measures", names},
+            {"layers", fmt::format("{}:{}", layers.begin, layers.end)},
+            {"top-k", fmt::format("{}", settings.top_k)},
+            {"products", format.path}};
+}
+
+Survey make_survey(const RunOptions& options, const Machine& machine) {
+    Survey survey;
+    survey.machine = machine;
+    survey.checkpoint = Checkpoint::open(options.model, options.revision, options.family);
+    const ModelConfig& config = survey.checkpoint.config();
+    survey.layers = chosen_layers(options, config);
+    survey.settings.top_k = options.top_k;
+    survey.measures = chosen_measures(options);
+    survey.backend = make_backend(options, machine);
+    survey.format = survey.backend->head_block_format(operator_dtype(survey.checkpoint, survey.layers), config.head_dim, config.hidden);
+    survey.schema.scales = shared_scales(config, survey.layers, survey.settings);
+    for (const Measure* measure : survey.measures) {
+        for (Variable& variable : measure->variables()) survey.schema.variables.push_back(std::move(variable));
+    }
+    survey.file = output_file(options, survey.checkpoint);
+    return survey;
+}
+
+Plan make_plan(const Survey& survey, const std::set<Unit>& done, int ranks) {
+    const ModelConfig& config = survey.checkpoint.config();
+    PlanInput input;
+    input.layers = survey.layers.size();
+    input.heads = config.heads;
+    input.kv_heads = config.kv_heads;
+    input.head_dim = config.head_dim;
+    input.hidden = config.hidden;
+    input.pending_heads = pending_heads(survey, done);
+    input.head_blocks = !input.pending_heads.empty();
+    input.block_bytes = survey.format.bytes;
+    input.stored_row_block = config.head_dim * survey.checkpoint.weight(WeightFamily::q_proj, survey.layers.begin).row_bytes();
+    input.ranks = ranks;
+    input.budget = survey.machine.budget;
+    input.process_bytes = survey.machine.resident;
+    input.scratch_bytes = survey.backend->tile_dots_scratch(survey.format);
+    add_layers(survey, done, input);
+    add_numbers(survey, input);
+    return make_plan(input);
+}
+
+std::vector<LayerRequest> layer_requests(const Survey& survey, const Plan& plan, const std::set<Unit>& done, std::int64_t pass,
+                                         std::int64_t rank) {
     const PlanInput& input = plan.input;
-    const bool whole = !input.head_blocks || (pass == 0 && input.all_weights_in_first_pass);
-    const auto q_rows = whole ? std::vector<Range>{} : rows_of_heads(plan.heads_in_pass(pass), input.head_dim);
-    const auto k_rows = whole ? std::vector<Range>{} : rows_of_heads(plan.groups_in_pass(pass), input.head_dim);
+    const auto q_rows = rows_of_heads(plan.heads_in_pass(pass), input.head_dim);
+    const auto k_rows = rows_of_heads(plan.groups_in_pass(pass), input.head_dim);
     std::vector<LayerRequest> requests;
     for (const LoadItem& item : plan.ranks[static_cast<std::size_t>(rank)].loads) {
-        LayerRequest request{layers.begin + item.layer, {}};
-        for (const WeightFamily family : needed_weights(measures)) {
+        LayerRequest request{survey.layers.begin + item.layer, {}};
+        const bool whole = pass == 0 && owes_layer_units(survey, done, item.layer);
+        for (const WeightFamily family : needed_weights(survey.measures)) {
             if (!item.has(part_of(family))) continue;
-            if (family == WeightFamily::q_proj) {
-                request.weights.push_back({family, q_rows});
-            } else if (family == WeightFamily::k_proj) {
-                request.weights.push_back({family, k_rows});
-            } else if (whole) {
+            if (whole) {
                 request.weights.push_back({family, {}});
+            } else if (input.head_blocks && family == WeightFamily::q_proj) {
+                request.weights.push_back({family, q_rows});
+            } else if (input.head_blocks && family == WeightFamily::k_proj) {
+                request.weights.push_back({family, k_rows});
             }
         }
         requests.push_back(std::move(request));
@@ -188,11 +279,11 @@ std::string heads_of(const RankPlan& rank) {
 
 }  // namespace
 
-std::string describe_plan(const Plan& plan, const HeadBlockFormat& format) {
+std::string describe_plan(const Survey& survey, const Plan& plan) {
     const auto bytes = [](std::int64_t n) { return readable_bytes(static_cast<double>(n)); };
     std::string text = fmt::format("plan      {} rank{}, {} pass{} over the weights, {} read, {} of products ({})\n", plan.ranks.size(),
                                    plan.ranks.size() == 1 ? "" : "s", plan.passes, plan.passes == 1 ? "" : "es",
-                                   bytes(plan.bytes_read()), readable_flops(static_cast<double>(plan.flops())), format.path);
+                                   bytes(plan.bytes_read()), readable_flops(static_cast<double>(plan.flops())), survey.format.path);
     text += fmt::format("          imbalance (largest over mean): loading {:.2f}, products {:.2f}; budget {} a rank\n",
                         plan.load_imbalance(), plan.flops_imbalance(), bytes(plan.input.budget));
     text += fmt::format("{:>6} {:>10} {:>10} {:>10} {:>14} {:>10} {:>12} {:>11}\n", "rank", "layers", "heads", "reads",
@@ -200,7 +291,7 @@ std::string describe_plan(const Plan& plan, const HeadBlockFormat& format) {
     constexpr std::size_t shown = 64;
     for (std::size_t r = 0; r < std::min(shown, plan.ranks.size()); ++r) {
         const RankPlan& rank = plan.ranks[r];
-        text += fmt::format("{:>6} {:>10} {:>10} {:>10} {:>14} {:>10} {:>12} {:>11}\n", r, loads_of(rank, 0), heads_of(rank),
+        text += fmt::format("{:>6} {:>10} {:>10} {:>10} {:>14} {:>10} {:>12} {:>11}\n", r, loads_of(rank, survey.layers.begin), heads_of(rank),
                             bytes(rank.bytes_read), readable_flops(static_cast<double>(rank.flops)), bytes(rank.memory.total()),
                             bytes(rank.memory.blocks), bytes(rank.memory.stream));
     }

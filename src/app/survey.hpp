@@ -1,6 +1,9 @@
-// What a run is going to do: the model, the measures, the plan. Nothing is loaded yet.
+// What a run is going to do: the model, the measures, what is done already, the plan. No weight is loaded yet.
 #pragma once
 
+#include <filesystem>
+#include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -9,40 +12,39 @@
 #include "checkpoint/checkpoint.hpp"
 #include "kernels/backend.hpp"
 #include "measures/measure.hpp"
+#include "output/journal.hpp"
 #include "plan/plan.hpp"
 
 namespace geom {
 
-/// The measures that were asked for, or all, in the order of measures().
-std::vector<const Measure*> chosen_measures(const RunOptions& options);
+struct Survey {
+    Machine machine;
+    Checkpoint checkpoint;
+    Range layers;  ///< of the model, that are looked at
+    MeasureSettings settings;
+    std::vector<const Measure*> measures;
+    std::unique_ptr<Backend> backend;
+    HeadBlockFormat format;
+    Schema schema;            ///< the measures' variables
+    std::filesystem::path file;  ///< the result
 
-/// --layers, checked against the model. Throws Error(usage).
-Range chosen_layers(const RunOptions& options, const ModelConfig& config);
+    std::vector<std::string> measure_names() const;
+    /// What has to be equal for recorded units to be this run's.
+    Identity identity() const;
+};
 
-/// Families of the layer that any of the measures needs.
-std::vector<WeightFamily> needed_weights(const std::vector<const Measure*>& measures);
+/// Local; the same on every rank. Throws Error(usage) and Error(input).
+Survey make_survey(const RunOptions& options, const Machine& machine);
 
-/// Which part of a layer a family is loaded with.
-LayerPart part_of(WeightFamily family);
+/// The plan for what is not `done` yet.
+Plan make_plan(const Survey& survey, const std::set<Unit>& done, int ranks);
 
-/// The widest of all W_Q and W_K types.
-DType operator_dtype(const Checkpoint& checkpoint, Range layers);
-
-/// The axes and variables of the result.
-Schema make_schema(const ModelConfig& config, Range layers, const MeasureSettings& settings,
-                   const std::vector<const Measure*>& measures);
-
-/// Everything the plan asks for; `pending_heads` are all.
-PlanInput plan_input(const Checkpoint& checkpoint, Range layers, const std::vector<const Measure*>& measures,
-                     const MeasureSettings& settings, const Schema& schema, const Backend& backend,
-                     const HeadBlockFormat& format, const Machine& machine, int ranks);
-
-/// What a rank reads of each of its layers in a pass.
-std::vector<LayerRequest> layer_requests(const Plan& plan, std::int64_t pass, std::int64_t rank, Range layers,
-                                         const std::vector<const Measure*>& measures);
+/// What a rank reads of each of its layers in a pass; nothing of a layer whose units are all done.
+std::vector<LayerRequest> layer_requests(const Survey& survey, const Plan& plan, const std::set<Unit>& done, std::int64_t pass,
+                                         std::int64_t rank);
 
 /// The model and the costs, as text for people.
 std::string describe_model(const Checkpoint& checkpoint);
-std::string describe_plan(const Plan& plan, const HeadBlockFormat& format);
+std::string describe_plan(const Survey& survey, const Plan& plan);
 
 }  // namespace geom

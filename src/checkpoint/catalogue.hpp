@@ -16,8 +16,8 @@ struct TensorInfo {
     std::string name;
     DType dtype = DType::bf16;
     std::vector<std::int64_t> shape;
-    std::int32_t file = 0;      ///< index into Catalogue::files()
-    std::int64_t offset = 0;    ///< of the first byte, from the start of the file
+    std::int32_t file = 0;    ///< index into Catalogue::files()
+    std::int64_t offset = 0;  ///< of the first byte, from the start of the file
     std::int64_t bytes = 0;
 };
 
@@ -48,7 +48,7 @@ public:
     const std::vector<std::int64_t>& file_bytes() const noexcept { return file_bytes_; }
 
 private:
-    std::vector<TensorInfo> tensors_;                       // sorted by name
+    std::vector<TensorInfo> tensors_;  // sorted by name
     std::vector<std::filesystem::path> files_;
     std::vector<std::int64_t> file_bytes_;
 };

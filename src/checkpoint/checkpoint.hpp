@@ -23,14 +23,15 @@ public:
     /// Throws Error(input), or Error(usage) for a malformed synth: name.
     static Checkpoint open(const std::string& model, const std::string& revision, const std::string& family);
 
-    const std::string& name() const noexcept { return name_; }          ///< hub id, folder name or synth: name
+    const std::string& name() const noexcept { return name_; }  ///< hub id, folder name or synth: name
     const std::string& revision() const noexcept { return revision_; }
     const std::string& commit() const noexcept { return commit_; }
     const ModelConfig& config() const noexcept { return config_; }
     const ModelFamily& family() const noexcept { return *family_; }
-    const std::vector<std::filesystem::path>& files() const noexcept;   ///< of FileSource::file
+    const std::vector<std::filesystem::path>& files() const noexcept;  ///< of FileSource::file
     const std::vector<std::int64_t>& file_bytes() const noexcept;
-    std::int64_t parameters() const;                  ///< elements of all floating-point tensors but f8 scales
+    std::uint64_t seed() const noexcept { return synthetic_ ? synthetic_->seed : 0; }  ///< of a synthetic model
+    std::int64_t parameters() const;  ///< elements of all floating-point tensors but f8 scales
 
     /// True when a model of this family and config has it (families.hpp, has_weight) and the checkpoint holds it.
     bool has(WeightFamily family, std::int64_t layer, std::int64_t expert = -1) const;
@@ -45,7 +46,7 @@ private:
     std::string name_, revision_, commit_;
     ModelConfig config_;
     const ModelFamily* family_ = nullptr;
-    Catalogue catalogue_;                        // empty for a synthetic model
+    Catalogue catalogue_;  // empty for a synthetic model
     std::optional<SyntheticModel> synthetic_;
 };
 

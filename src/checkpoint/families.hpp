@@ -21,10 +21,10 @@ struct WeightPlace {
 
 /// How a family lays its weights out.
 struct ModelFamily {
-    std::string_view name;        ///< config.json's model_type
-    bool qk_norm = false;         ///< q_norm and k_norm
-    bool qkv_bias = false;        ///< q, k, v have biases whatever attention_bias says
-    bool fused = false;           ///< qkv_proj and gate_up_proj (phi3)
+    std::string_view name;  ///< config.json's model_type
+    bool qk_norm = false;   ///< q_norm and k_norm
+    bool qkv_bias = false;  ///< q, k, v have biases whatever attention_bias says
+    bool fused = false;     ///< qkv_proj and gate_up_proj (phi3)
     enum class Experts : std::uint8_t { none, qwen, mixtral } experts = Experts::none;
 };
 

@@ -7,12 +7,12 @@
 namespace geom {
 
 struct ModelFolder {
-    std::filesystem::path folder;         ///< holds config.json and the shards
-    std::filesystem::path allowed_root;   ///< links of the folder may lead anywhere below this
-    std::string name;                     ///< a hub id, or the folder's own name
-    std::string revision;                 ///< as asked for ("main" by default); empty for a folder
-    std::string commit;                   ///< 40 hex digits for a hub snapshot; empty for a plain folder
-    std::string remedy;                   ///< what to do when files are missing, for messages: "hf download ..."
+    std::filesystem::path folder;        ///< holds config.json and the shards
+    std::filesystem::path allowed_root;  ///< links of the folder may lead anywhere below this
+    std::string name;                    ///< a hub id, or the folder's own name
+    std::string revision;                ///< as asked for ("main" by default); empty for a folder
+    std::string commit;                  ///< 40 hex digits for a hub snapshot; empty for a plain folder
+    std::string remedy;                  ///< what to do when files are missing, for messages: "hf download ..."
 };
 
 /// Resolves a folder or a hub id ("ORG/NAME") through HF_HUB_CACHE, HUGGINGFACE_HUB_CACHE, HF_HOME/hub,

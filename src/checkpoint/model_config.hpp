@@ -25,10 +25,10 @@ struct RopeConfig {
 struct MoeConfig {
     std::int64_t experts = 0;
     std::int64_t experts_per_token = 0;
-    std::int64_t intermediate = 0;          ///< rows of one expert's gate and up
-    bool renormalise = false;               ///< norm_topk_prob (mixtral: always)
-    std::int64_t decoder_sparse_step = 1;   ///< layer l has experts when (l + 1) % step == 0 and it is not listed below
-    std::vector<std::int64_t> dense_layers; ///< mlp_only_layers
+    std::int64_t intermediate = 0;         ///< rows of one expert's gate and up
+    bool renormalise = false;              ///< norm_topk_prob (mixtral: always)
+    std::int64_t decoder_sparse_step = 1;  ///< layer l has experts when (l + 1) % step == 0 and it is not listed below
+    std::vector<std::int64_t> dense_layers;  ///< mlp_only_layers
 };
 
 /// Symbols as in the documentation: L layers, H query heads, KV key/value heads, hd head_dim, D hidden, F intermediate.
@@ -43,16 +43,16 @@ struct ModelConfig {
     std::int64_t vocabulary = 0;
     double norm_eps = 1e-6;
     bool tied_head = false;
-    bool attention_bias = false;     ///< as the file says; qwen2 has q, k, v biases without saying so
+    bool attention_bias = false;  ///< as the file says; qwen2 has q, k, v biases without saying so
     bool mlp_bias = false;
-    std::string activation = "silu"; ///< hidden_act
-    std::int64_t sliding_window = 0; ///< tokens a query sees; 0: all
+    std::string activation = "silu";  ///< hidden_act
+    std::int64_t sliding_window = 0;  ///< tokens a query sees; 0: all
     RopeConfig rope;
     MoeConfig moe;
-    std::int64_t begin_token = -1;  ///< -1: none
+    std::int64_t begin_token = -1;      ///< -1: none
     std::int64_t scale_block_rows = 0;  ///< f8 checkpoints: rows and columns that share a scale; 0: not quantised
     std::int64_t scale_block_cols = 0;
-    std::string text;               ///< the file as it was read
+    std::string text;  ///< the file as it was read
 
     std::int64_t group() const noexcept { return heads / kv_heads; }  // G
     bool layer_has_experts(std::int64_t layer) const;

@@ -15,9 +15,24 @@ namespace geom {
 /// The weights of a decoder. Matrices are [out, in] as stored: q_proj (H*hd, D), k_proj and v_proj (KV*hd, D),
 /// o_proj (D, H*hd), gate_proj and up_proj (F, D), down_proj (D, F); norms and biases are one row.
 enum class WeightFamily : std::uint8_t {
-    q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj,
-    input_ln, post_attn_ln, q_norm, k_norm, q_bias, k_bias, v_bias, router,
-    embed_tokens, lm_head, final_norm,
+    q_proj,
+    k_proj,
+    v_proj,
+    o_proj,
+    gate_proj,
+    up_proj,
+    down_proj,
+    input_ln,
+    post_attn_ln,
+    q_norm,
+    k_norm,
+    q_bias,
+    k_bias,
+    v_bias,
+    router,
+    embed_tokens,
+    lm_head,
+    final_norm,
 };
 inline constexpr int weight_family_count = static_cast<int>(WeightFamily::final_norm) + 1;
 
@@ -39,18 +54,19 @@ struct SyntheticSource {
     std::int64_t base_factor = 0;
     std::int64_t own_factor = 0;
     int exponent = 0;
-    std::int64_t first_element = 0;   ///< index, inside the stored tensor, of this weight's first element
+    std::int64_t first_element = 0;  ///< index, inside the stored tensor, of this weight's first element
     bool is_constant = false;
     double constant = 0.0;
 };
 
 /// A row-major matrix as stored: a whole tensor, or some rows of a fused one.
 struct Weight {
-    std::string tensor;          ///< name of the stored tensor, for messages
-    DType dtype = DType::bf16;   ///< as stored
+    std::string tensor;         ///< name of the stored tensor, for messages
+    DType dtype = DType::bf16;  ///< as stored
     std::int64_t rows = 0;
     std::int64_t cols = 0;
-    std::int64_t first_row = 0;  ///< of this weight inside the stored tensor (fused tensors), for messages and f8 scales
+    std::int64_t first_row =
+        0;  ///< of this weight inside the stored tensor (fused tensors), for messages and f8 scales
     std::variant<FileSource, SyntheticSource> source;
 
     /// f8 only: element (i, j) of the stored tensor is multiplied by scales[i / scale_rows, j / scale_cols].

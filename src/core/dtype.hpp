@@ -8,7 +8,23 @@
 
 namespace geom {
 
-enum class DType : std::uint8_t { bf16, f16, f32, f64, f8_e4m3, f8_e5m2, i8, i16, i32, i64, u8, u16, u32, u64, boolean };
+enum class DType : std::uint8_t {
+    bf16,
+    f16,
+    f32,
+    f64,
+    f8_e4m3,
+    f8_e5m2,
+    i8,
+    i16,
+    i32,
+    i64,
+    u8,
+    u16,
+    u32,
+    u64,
+    boolean
+};
 
 /// Bytes of one element.
 std::int64_t size_of(DType dtype) noexcept;

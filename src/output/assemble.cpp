@@ -6,6 +6,7 @@
 #include <cstring>
 #include <map>
 #include <numeric>
+#include <set>
 
 #include "core/error.hpp"
 #include "core/range.hpp"
@@ -25,7 +26,9 @@ Range rows_of(const Shape& shape, const Communicator& communicator, int rank) {
     return share(shape.empty() ? 1 : shape[0], communicator.size(), rank);
 }
 
-void append(std::string& bytes, const void* data, std::int64_t n) { bytes.append(static_cast<const char*>(data), static_cast<std::size_t>(n)); }
+void append(std::string& bytes, const void* data, std::int64_t n) {
+    bytes.append(static_cast<const char*>(data), static_cast<std::size_t>(n));
+}
 
 // One slab's rows as a message: variable, dimensions, start, count, numbers.
 void append_rows(std::string& message, const Slab& slab, Range rows, std::int64_t element) {
@@ -73,31 +76,82 @@ private:
 };
 
 // A rank's rows of one variable, filled piece by piece.
-struct Target {
-    Slab slab;
-    std::int64_t filled = 0;  // elements
+class Target {
+public:
+    Target(const Schema& schema, std::int64_t which, const Communicator& communicator)
+        : variable_(schema.variables[static_cast<std::size_t>(which)]) {
+        const Shape shape = schema.shape_of(variable_);
+        const Range rows = rows_of(shape, communicator, communicator.rank());
+        slab.variable = which;
+        slab.count = shape;
+        slab.start.assign(shape.size(), 0);
+        if (!shape.empty()) {
+            slab.start[0] = rows.begin;
+            slab.count[0] = rows.size();
+        }
+        const std::int64_t elements = shape.empty() ? rows.size() : slab.elements();
+        slab.data.resize(static_cast<std::size_t>(elements * size_of(variable_.type)));
+        filled_.resize(static_cast<std::size_t>(elements));
+    }
 
     // Copies a box of `count` elements at `start`; both in the variable's own coordinates.
-    void fill(const Shape& start, const Shape& count, const char* data, std::int64_t element) {
-        const std::int64_t total = product(count.begin(), count.end());
-        filled += total;
+    void fill(const Shape& start, const Shape& count, const char* data) {
+        const std::int64_t total = product(count.begin(), count.end()), element = size_of(variable_.type);
         const auto dims = count.size();
         const std::int64_t run = dims == 0 ? 1 : count[dims - 1];
         Shape index(dims, 0);
         for (std::int64_t done = 0; done < total; done += run) {
             std::int64_t offset = 0;
-            for (std::size_t d = 0; d < dims; ++d) offset = offset * slab.count[d] + start[d] + index[d] - slab.start[d];
-            std::memcpy(slab.data.data() + offset * element, data + done * element, static_cast<std::size_t>(run * element));
+            for (std::size_t d = 0; d < dims; ++d)
+                offset = offset * slab.count[d] + start[d] + index[d] - slab.start[d];
+            mark(offset, run);
+            std::memcpy(slab.data.data() + offset * element, data + done * element,
+                        static_cast<std::size_t>(run * element));
             for (std::size_t d = dims; d-- > 1;) {  // the next run: the axis before the last moves first
                 if (++index[d - 1] < count[d - 1]) break;
                 index[d - 1] = 0;
             }
         }
     }
+
+    void check_complete() const {
+        const auto done = std::count(filled_.begin(), filled_.end(), true);
+        if (done != std::ssize(filled_)) {
+            throw Error(ExitCode::internal,
+                        fmt::format("{}: {} of {} elements were computed", variable_.path(), done, filled_.size()));
+        }
+    }
+
+    Slab slab;
+
+private:
+    void mark(std::int64_t begin, std::int64_t n) {
+        for (std::int64_t i = begin; i < begin + n; ++i) {
+            if (filled_[static_cast<std::size_t>(i)]) {
+                throw Error(ExitCode::internal, fmt::format("{}: element {} was computed twice", variable_.path(), i));
+            }
+            filled_[static_cast<std::size_t>(i)] = true;
+        }
+    }
+
+    const Variable& variable_;
+    std::vector<bool> filled_;  // of the slab's elements
 };
 
-std::vector<std::string> outgoing(const Schema& schema, const std::vector<Slab>& computed, const Communicator& communicator) {
+// In place of dimensions: the sender has numbers of this variable, though perhaps not for the receiver.
+constexpr std::int64_t announcement = -1;
+
+std::vector<std::string> outgoing(const Schema& schema, const std::vector<Slab>& computed,
+                                  const Communicator& communicator) {
     std::vector<std::string> messages(static_cast<std::size_t>(communicator.size()));
+    std::set<std::int64_t> variables;
+    for (const Slab& slab : computed) variables.insert(slab.variable);
+    for (std::string& message : messages) {
+        for (const std::int64_t variable : variables) {
+            append(message, &variable, sizeof variable);
+            append(message, &announcement, sizeof announcement);
+        }
+    }
     for (const Slab& slab : computed) {
         const Variable& variable = schema.variables[static_cast<std::size_t>(slab.variable)];
         const Shape shape = schema.shape_of(variable);
@@ -105,7 +159,8 @@ std::vector<std::string> outgoing(const Schema& schema, const std::vector<Slab>&
         for (int rank = 0; rank < communicator.size(); ++rank) {
             const Range owned = rows_of(shape, communicator, rank);
             const Range rows{std::max(held.begin, owned.begin), std::min(held.end, owned.end)};
-            if (!rows.empty()) append_rows(messages[static_cast<std::size_t>(rank)], slab, rows, size_of(variable.type));
+            if (!rows.empty())
+                append_rows(messages[static_cast<std::size_t>(rank)], slab, rows, size_of(variable.type));
         }
     }
     return messages;
@@ -118,33 +173,18 @@ std::vector<Slab> assemble(const Schema& schema, const std::vector<Slab>& comput
     for (const std::string& message : communicator.all_to_all(outgoing(schema, computed, communicator))) {
         for (MessageReader reader(message); !reader.done();) {
             const std::int64_t which = reader.number(), dims = reader.number();
-            const Variable& variable = schema.variables[static_cast<std::size_t>(which)];
+            Target& target = targets.try_emplace(which, schema, which, communicator).first->second;
+            if (dims == announcement) continue;
             const Shape start = reader.numbers(dims), count = reader.numbers(dims);
-            const std::int64_t element = size_of(variable.type);
-            Target& target = targets[which];
-            if (target.slab.data.empty()) {
-                const Range rows = rows_of(schema.shape_of(variable), communicator, communicator.rank());
-                target.slab.variable = which;
-                target.slab.count = schema.shape_of(variable);
-                target.slab.start.assign(target.slab.count.size(), 0);
-                if (dims > 0) {
-                    target.slab.start[0] = rows.begin;
-                    target.slab.count[0] = rows.size();
-                }
-                target.slab.data.resize(static_cast<std::size_t>(product(target.slab.count.begin(), target.slab.count.end()) * element));
-            }
-            const std::int64_t n = product(count.begin(), count.end());
-            target.fill(start, count, reader.take(n * element), element);
+            const std::int64_t bytes =
+                product(count.begin(), count.end()) * size_of(schema.variables[static_cast<std::size_t>(which)].type);
+            target.fill(start, count, reader.take(bytes));
         }
     }
     std::vector<Slab> slabs;
     for (auto& [which, target] : targets) {
-        const std::int64_t expected = target.slab.elements();
-        if (target.filled != expected) {
-            throw Error(ExitCode::internal, fmt::format("{}: {} of {} elements were computed",
-                                                        schema.variables[static_cast<std::size_t>(which)].path(), target.filled, expected));
-        }
-        slabs.push_back(std::move(target.slab));
+        target.check_complete();
+        if (!target.slab.data.empty()) slabs.push_back(std::move(target.slab));
     }
     return slabs;
 }

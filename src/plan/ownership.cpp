@@ -11,7 +11,8 @@ std::int64_t bytes_of(const std::array<std::int64_t, layer_part_count>& parts) {
     return std::accumulate(parts.begin(), parts.end(), std::int64_t{0});
 }
 
-// The runs that result when no run may exceed `limit`, each as long as possible but leaving a layer for every rank to come.
+// The runs that result when no run may exceed `limit`, each as long as possible but leaving a layer for every rank to
+// come.
 std::vector<Range> runs_within(const std::vector<std::int64_t>& bytes, std::int64_t ranks, std::int64_t limit) {
     std::vector<Range> runs;
     const auto layers = static_cast<std::int64_t>(bytes.size());
@@ -42,7 +43,8 @@ std::vector<Range> contiguous_runs(const std::vector<std::int64_t>& bytes, std::
 }
 
 // A layer's parts over `count` ranks: the largest part goes to the rank with the fewest bytes so far.
-std::vector<LoadItem> divide_layer(std::int64_t layer, const std::array<std::int64_t, layer_part_count>& bytes, std::int64_t count) {
+std::vector<LoadItem> divide_layer(std::int64_t layer, const std::array<std::int64_t, layer_part_count>& bytes,
+                                   std::int64_t count) {
     std::array<std::size_t, layer_part_count> order{0, 1, 2, 3};
     std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return bytes[a] > bytes[b]; });
     std::vector<LoadItem> items(static_cast<std::size_t>(count), LoadItem{layer, {false, false, false, false}});
@@ -67,7 +69,8 @@ std::vector<std::vector<LoadItem>> assign_layers(const PartBytes& bytes, std::in
         const std::vector<Range> runs = contiguous_runs(sums, ranks);
         for (std::int64_t r = 0; r < ranks; ++r) {
             const Range run = runs[static_cast<std::size_t>(r)];
-            for (std::int64_t l = run.begin; l < run.end; ++l) owned[static_cast<std::size_t>(r)].push_back({l, {true, true, true, true}});
+            for (std::int64_t l = run.begin; l < run.end; ++l)
+                owned[static_cast<std::size_t>(r)].push_back({l, {true, true, true, true}});
         }
         return owned;
     }
@@ -75,7 +78,8 @@ std::vector<std::vector<LoadItem>> assign_layers(const PartBytes& bytes, std::in
     for (std::int64_t l = 0; l < layers; ++l) {
         const auto& parts = bytes[static_cast<std::size_t>(l)];
         const std::int64_t filled = std::count_if(parts.begin(), parts.end(), [](std::int64_t b) { return b > 0; });
-        const std::int64_t count = std::clamp<std::int64_t>(share(ranks, layers, l).size(), 1, std::max<std::int64_t>(1, filled));
+        const std::int64_t count =
+            std::clamp<std::int64_t>(share(ranks, layers, l).size(), 1, std::max<std::int64_t>(1, filled));
         for (LoadItem& item : divide_layer(l, parts, count)) owned[static_cast<std::size_t>(rank++)].push_back(item);
     }
     return owned;
@@ -129,7 +133,12 @@ std::vector<std::vector<GroupShare>> cut_into_passes(const std::vector<GroupShar
     }
     for (std::int64_t p = 0; p < passes; ++p) {
         const Range mine = share(static_cast<std::int64_t>(pieces.size()), passes, p);
-        cut[static_cast<std::size_t>(p)].assign(pieces.begin() + mine.begin, pieces.begin() + mine.end);
+        std::vector<GroupShare>& held = cut[static_cast<std::size_t>(p)];
+        for (std::int64_t i = mine.begin; i < mine.end; ++i) {
+            const GroupShare& piece = pieces[static_cast<std::size_t>(i)];
+            if (held.empty() || held.back().group != piece.group) held.push_back({piece.group, {}});  // once a pass
+            held.back().heads.insert(held.back().heads.end(), piece.heads.begin(), piece.heads.end());
+        }
     }
     return cut;
 }

@@ -26,7 +26,8 @@ std::int64_t first_with_full_exponent(const std::byte* data, std::int64_t elemen
     for (std::int64_t begin = 0; begin < elements; begin += stride) {
         const std::int64_t end = std::min(elements, begin + stride);
         T found = 0;
-        for (std::int64_t i = begin; i < end; ++i) found = static_cast<T>(found | ((values[i] & mask) == mask ? T{1} : T{0}));
+        for (std::int64_t i = begin; i < end; ++i)
+            found = static_cast<T>(found | ((values[i] & mask) == mask ? T{1} : T{0}));
         if (found == 0) continue;
         for (std::int64_t i = begin; i < end; ++i) {
             if ((values[i] & mask) == mask) return i;
@@ -42,10 +43,12 @@ std::uint64_t mixed(std::uint64_t x) {
     return x ^ (x >> 31);
 }
 
-std::uint64_t digest_of(const Weight& weight, Range rows, const std::byte* stored) {
+// Of the rows for which `fresh` is true.
+std::uint64_t digest_of(const Weight& weight, Range rows, const std::vector<bool>& fresh, const std::byte* stored) {
     const std::uint64_t name = std::uint64_t{crc32c(0, weight.tensor.data(), weight.tensor.size())} << 32;
     std::uint64_t sum = 0;
     for (std::int64_t row = rows.begin; row < rows.end; ++row, stored += weight.row_bytes()) {
+        if (!fresh[static_cast<std::size_t>(row - rows.begin)]) continue;
         const std::uint32_t crc = crc32c(0, stored, static_cast<std::size_t>(weight.row_bytes()));
         sum += mixed(mixed(name + static_cast<std::uint64_t>(weight.first_row + row)) + crc);
     }
@@ -68,13 +71,20 @@ void widen_f8(const Weight& weight, Range rows, const std::byte* stored, std::by
 
 std::int64_t first_not_finite(DType dtype, const std::byte* data, std::int64_t elements) {
     switch (dtype) {
-        case DType::bf16: return first_with_full_exponent<std::uint16_t>(data, elements, 0x7f80U);
-        case DType::f16: return first_with_full_exponent<std::uint16_t>(data, elements, 0x7c00U);
-        case DType::f32: return first_with_full_exponent<std::uint32_t>(data, elements, 0x7f800000U);
-        case DType::f64: return first_with_full_exponent<std::uint64_t>(data, elements, 0x7ff0000000000000ULL);
-        case DType::f8_e5m2: return first_with_full_exponent<std::uint8_t>(data, elements, 0x7cU);
-        case DType::f8_e4m3: return first_with_full_exponent<std::uint8_t>(data, elements, 0x7fU);
-        default: return -1;
+        case DType::bf16:
+            return first_with_full_exponent<std::uint16_t>(data, elements, 0x7f80U);
+        case DType::f16:
+            return first_with_full_exponent<std::uint16_t>(data, elements, 0x7c00U);
+        case DType::f32:
+            return first_with_full_exponent<std::uint32_t>(data, elements, 0x7f800000U);
+        case DType::f64:
+            return first_with_full_exponent<std::uint64_t>(data, elements, 0x7ff0000000000000ULL);
+        case DType::f8_e5m2:
+            return first_with_full_exponent<std::uint8_t>(data, elements, 0x7cU);
+        case DType::f8_e4m3:
+            return first_with_full_exponent<std::uint8_t>(data, elements, 0x7fU);
+        default:
+            return -1;
     }
 }
 
@@ -94,7 +104,8 @@ void Reader::read(std::span<const ReadJob> jobs) {
         const std::int64_t rows = std::max<std::int64_t>(1, piece_bytes / weight.row_bytes());
         const std::int64_t out_row = weight.cols * size_of(memory_dtype(weight.dtype));
         for (std::int64_t row = job.rows.begin; row < job.rows.end; row += rows) {
-            pieces.push_back({&weight, {row, std::min(job.rows.end, row + rows)}, job.out + (row - job.rows.begin) * out_row});
+            pieces.push_back(
+                {&weight, {row, std::min(job.rows.end, row + rows)}, job.out + (row - job.rows.begin) * out_row});
         }
     }
     workers_.for_each(static_cast<std::int64_t>(pieces.size()),
@@ -107,18 +118,39 @@ void Reader::read_piece(const Piece& piece) {
     std::vector<std::byte> narrow(is_f8(weight.dtype) ? static_cast<std::size_t>(bytes) : 0);
     std::byte* stored = narrow.empty() ? piece.out : narrow.data();
     read_bytes(weight, piece.rows, stored);
-    const std::int64_t bad = first_not_finite(weight.dtype, stored, piece.rows.size() * weight.cols);
-    if (bad >= 0) {
-        const auto* file = std::get_if<FileSource>(&weight.source);
-        throw Error(ExitCode::numerics,
-                    fmt::format("{}: tensor '{}' holds NaN or infinity at row {}, column {}: no measure of it would mean "
-                                "anything; the checkpoint is damaged, or it was saved from a run that had diverged",
-                                file != nullptr ? files_[static_cast<std::size_t>(file->file)].string() : "synthetic weights",
-                                weight.tensor, weight.first_row + piece.rows.begin + bad / weight.cols, bad % weight.cols));
-    }
+    check_finite(weight, piece.rows, weight.dtype, stored);
     bytes_read_ += bytes;
-    digest_ += digest_of(weight, piece.rows, stored);
-    if (!narrow.empty()) widen_f8(weight, piece.rows, stored, piece.out);
+    digest_ += digest_of(weight, piece.rows, mark_read(weight, piece.rows), stored);
+    if (narrow.empty()) return;
+    widen_f8(weight, piece.rows, stored, piece.out);
+    check_finite(weight, piece.rows, DType::f32, piece.out);  // a scale may be too large, or none
+}
+
+void Reader::check_finite(const Weight& weight, Range rows, DType dtype, const std::byte* data) const {
+    const std::int64_t bad = first_not_finite(dtype, data, rows.size() * weight.cols);
+    if (bad < 0) return;
+    const auto* file = std::get_if<FileSource>(&weight.source);
+    throw Error(
+        ExitCode::numerics,
+        fmt::format("{}: tensor '{}' holds NaN or infinity at row {}, column {}{}: no measure of it would mean "
+                    "anything; the checkpoint is damaged, or it was saved from a run that had diverged",
+                    file != nullptr ? files_[static_cast<std::size_t>(file->file)].string() : "synthetic weights",
+                    weight.tensor, weight.first_row + rows.begin + bad / weight.cols, bad % weight.cols,
+                    dtype == weight.dtype ? "" : " once multiplied by its scale"));
+}
+
+std::vector<bool> Reader::mark_read(const Weight& weight, Range rows) {
+    const auto begin = static_cast<std::size_t>(weight.first_row + rows.begin),
+               n = static_cast<std::size_t>(rows.size());
+    std::vector<bool> fresh(n);
+    const std::lock_guard lock(seen_mutex_);
+    std::vector<bool>& seen = seen_[weight.tensor];
+    if (seen.size() < begin + n) seen.resize(begin + n);
+    for (std::size_t i = 0; i < n; ++i) {
+        fresh[i] = !seen[begin + i];
+        seen[begin + i] = true;
+    }
+    return fresh;
 }
 
 void Reader::read_bytes(const Weight& weight, Range rows, std::byte* out) {
@@ -151,7 +183,8 @@ int Reader::open_file(std::int32_t file) {
     if (descriptor < 0) {
         const std::string path = files_[static_cast<std::size_t>(file)].string();
         descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-        if (descriptor < 0) throw Error(ExitCode::input, fmt::format("{}: cannot be opened: {}", path, std::strerror(errno)));
+        if (descriptor < 0)
+            throw Error(ExitCode::input, fmt::format("{}: cannot be opened: {}", path, std::strerror(errno)));
     }
     return descriptor;
 }

@@ -5,8 +5,10 @@
 #include <atomic>
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <mutex>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "checkpoint/checkpoint.hpp"
@@ -40,8 +42,9 @@ public:
 
     std::int64_t bytes_read() const noexcept { return bytes_read_; }
 
-    /// A sum, modulo 2^64, of one number for each row read, made of the tensor's name, the row and its CRC32C.
-    /// Ranks add theirs up; the sum does not depend on who read what, when, or in which pieces.
+    /// A sum, modulo 2^64, of one number for each row read, made of the tensor's name, the row and its CRC32C; a row
+    /// that is read again, in a later pass, counts once. Ranks add theirs up (a row has one reader); the sum does not
+    /// depend on who read what, when, or in which pieces.
     std::uint64_t digest() const noexcept { return digest_; }
 
 private:
@@ -52,11 +55,16 @@ private:
     };
     void read_piece(const Piece& piece);
     void read_bytes(const Weight& weight, Range rows, std::byte* out);
+    void check_finite(const Weight& weight, Range rows, DType dtype, const std::byte* data) const;
+    /// Which of the rows are read for the first time; from now on none is.
+    std::vector<bool> mark_read(const Weight& weight, Range rows);
     int open_file(std::int32_t file);
 
     std::vector<std::filesystem::path> files_;
     std::vector<int> descriptors_;
     std::mutex open_mutex_;
+    std::mutex seen_mutex_;
+    std::map<std::string, std::vector<bool>> seen_;  // tensor -> rows that are in the digest
     std::atomic<std::int64_t> bytes_read_{0};
     std::atomic<std::uint64_t> digest_{0};
     Workers workers_;

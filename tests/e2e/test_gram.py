@@ -315,7 +315,8 @@ def test_cosines_of_synthetic_layers_are_within_six_deviations_of_what_is_expect
     off_diagonal = ~np.eye(layers, dtype=bool)
     z = (result["analysis/cos"] - rho2[:, :, None]) / sd[:, :, None]
     assert np.abs(z[off_diagonal]).max() < 6
-    assert 0.5 < z[off_diagonal].std() < 1.5, "and they spread as expected"
+    if options == "iid=1":
+        assert 0.8 < z[off_diagonal].std() < 1.2, "and without anything in common their deviation is 1/D itself"
 
 
 def test_layers_without_drift_are_all_alike(runs):

@@ -7,8 +7,10 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "checkpoint/catalogue.hpp"
@@ -56,7 +58,11 @@ inline std::string read_file(const std::filesystem::path& path) {
 
 /// Bytes [offset, offset + size) of a file.
 inline std::string read_bytes(const std::filesystem::path& path, std::int64_t offset, std::int64_t size) {
-    return read_file(path).substr(static_cast<std::size_t>(offset), static_cast<std::size_t>(size));
+    std::ifstream file(path, std::ios::binary);
+    std::string bytes(static_cast<std::size_t>(size), '\0');
+    file.seekg(offset).read(bytes.data(), size);
+    if (!file) throw std::runtime_error("cannot read " + path.string());
+    return bytes;
 }
 
 /// Every tensor of a checkpoint folder, with its data.

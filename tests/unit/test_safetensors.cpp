@@ -103,9 +103,11 @@ TEST(Safetensors, any_byte_of_the_header_changed_is_an_error_or_a_file_that_keep
     const std::string file = safetensors_file(few);
     const std::size_t header_end = file.rfind('}') + 1;
     for (std::size_t at = 0; at < header_end; ++at) {
-        for (int value = 0; value < 256; ++value) {
+        std::string values = std::string("\"{}[],:0159-.eE\\ \x00\xff", 20);
+        for (int bit = 0; bit < 8; ++bit) values += static_cast<char>(file[at] ^ (1 << bit));
+        for (const char value : values) {
             std::string changed = file;
-            changed[at] = static_cast<char>(value);
+            changed[at] = value;
             try {
                 std::int64_t data = 0;
                 for (const TensorInfo& tensor : parsed(changed)) {

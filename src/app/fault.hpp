@@ -1,0 +1,12 @@
+// Faults on purpose, for the tests of everything that must survive them: GEOM_MPI_FAULT=KIND:PHASE:RANK, KIND one of
+// exception, abort, kill, stop. Without the variable nothing here does anything.
+#pragma once
+
+#include <string>
+
+namespace geom {
+
+/// Strikes this rank when the variable says so.
+void maybe_fail(const std::string& phase, int rank);
+
+}  // namespace geom

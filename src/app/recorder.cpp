@@ -1,0 +1,76 @@
+#include "app/recorder.hpp"
+
+#include <fmt/format.h>
+
+#include "core/error.hpp"
+#include "mpi/agreement.hpp"
+
+namespace geom {
+
+namespace {
+
+std::string differences_of(const JournalContents& contents) {
+    std::string text;
+    for (const IdentityDifference& difference : contents.differences) {
+        text += fmt::format("{}{} was '{}' and is '{}'", text.empty() ? "" : ", ", difference.key, difference.recorded, difference.wanted);
+    }
+    return text;
+}
+
+// Results of killed runs that never got their name.
+void remove_abandoned(const std::filesystem::path& file) {
+    const std::string prefix = file.filename().string() + ".tmp.";
+    const std::filesystem::path folder = file.has_parent_path() ? file.parent_path() : ".";
+    for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+        if (entry.path().filename().string().rfind(prefix, 0) == 0) std::filesystem::remove(entry.path());
+    }
+}
+
+}  // namespace
+
+Recorder::Recorder(const Survey& survey, const Communicator& communicator, bool fresh)
+    : survey_(survey), communicator_(communicator), folder_(journal_folder(survey.file)), slabs_(survey.schema.variables.size()) {
+    agree_on(communicator_, [&] {
+        if (communicator_.rank() != 0) return;
+        if (fresh) remove_journal(folder_);
+        if (std::filesystem::exists(folder_)) remove_abandoned(survey.file);
+    });
+    agree_on(communicator_, [&] { read(communicator_); });
+    agree_on(communicator_, [&] {
+        queue_ = std::make_unique<JournalQueue>(folder_, survey_.identity(), communicator_.rank(), survey_.schema);
+    });
+}
+
+void Recorder::read(const Communicator& communicator) {
+    std::int64_t count = 0;
+    const JournalContents contents = read_journal(folder_, survey_.identity(), survey_.schema, [&](UnitResult&& result) {
+        done_.insert(result.unit);
+        if (count++ % communicator.size() == communicator.rank()) keep(std::move(result));
+    });
+    if (!contents.differences.empty()) {
+        throw Error(ExitCode::usage, fmt::format("{}: the journal of another run: {}; go on with the options it was made with, or start "
+                                                 "anew with --fresh",
+                                                 folder_.string(), differences_of(contents)));
+    }
+}
+
+void Recorder::keep(UnitResult&& result) {
+    for (Slab& slab : result.slabs) {
+        const auto variable = static_cast<std::size_t>(slab.variable);
+        slabs_[variable].push_back(std::move(slab));
+    }
+}
+
+void Recorder::take(UnitResult result) {
+    queue_->add(result);
+    keep(std::move(result));
+}
+
+void Recorder::finish() {
+    queue_->discard();
+    queue_.reset();
+    communicator_.barrier();
+    if (communicator_.rank() == 0) remove_journal(folder_);
+}
+
+}  // namespace geom

@@ -1,0 +1,36 @@
+#include "app/watchful.hpp"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+
+#include "app/machine.hpp"
+#include "app/stop_signals.hpp"
+#include "core/error.hpp"
+
+namespace geom {
+
+Watchful::Watchful(const Communicator& communicator, Progress& progress, const Phases& phases, std::function<std::int64_t()> work_done)
+    : communicator_(communicator), progress_(progress), phases_(phases), work_done_(std::move(work_done)) {}
+
+void Watchful::tick() {
+    const std::int64_t done = work_done_();
+    communicator_.at_work(done != last_done_);
+    last_done_ = done;
+    progress_.tick();
+    // The first two speak: when rank 0 is the one that was lost, rank 1 still says where the others were.
+    if (stop_signal() != 0 && !signal_told_ && communicator_.rank() < 2) {
+        signal_told_ = true;
+        fmt::print(stderr, "geom-mpi: rank {} on {}, {}: {}: stopping as soon as all ranks agree\n", communicator_.rank(), host_name(),
+                   phases_.current(), signal_name(stop_signal()));
+        std::fflush(stderr);
+    }
+}
+
+void Watchful::stop_if_asked() const {
+    if (stop_signal() != 0) {
+        throw Error(ExitCode::stopped, fmt::format("stopped by {}; the same command goes on from the journal", signal_name(stop_signal())));
+    }
+}
+
+}  // namespace geom
