@@ -4,6 +4,7 @@
 
 #include <csignal>
 #include <cstdlib>
+#include <map>
 #include <stdexcept>
 
 namespace geom {
@@ -11,7 +12,8 @@ namespace geom {
 void maybe_fail(const std::string& phase, int rank) {
     const char* fault = std::getenv("GEOM_MPI_FAULT");
     if (fault == nullptr) return;
-    const std::string asked = fault, place = fmt::format(":{}:{}", phase, rank);
+    static std::map<std::string, int> visits;
+    const std::string asked = fault, place = fmt::format(":{}:{}:{}", phase, rank, visits[phase]++);
     if (asked == "exception" + place) throw std::runtime_error("a fault that was asked for");
     if (asked == "abort" + place) std::abort();
     if (asked == "kill" + place) ::raise(SIGKILL);

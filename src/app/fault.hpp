@@ -1,5 +1,6 @@
-// Faults on purpose, for the tests of everything that must survive them: GEOM_MPI_FAULT=KIND:PHASE:RANK, KIND one of
-// exception, abort, kill, stop. Without the variable nothing here does anything.
+// Faults on purpose, for the tests of everything that must survive them: GEOM_MPI_FAULT=KIND:PHASE:RANK:N, KIND one of
+// exception, abort, kill, stop; it strikes when the rank comes to the phase for the N-th time (from 0). Without the
+// variable nothing here does anything.
 #pragma once
 
 #include <string>

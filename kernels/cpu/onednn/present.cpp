@@ -43,8 +43,8 @@ LibraryGemm onednn_gemm(const GemmShape& shape, int threads) try {
     const dnnl::memory::desc a({shape.m, shape.k}, Type::bf16, Tag::ab), b({shape.k, shape.n}, Type::bf16, Tag::any),
         c({shape.m, shape.n}, Type::f32, Tag::ab), b_plain({shape.k, shape.n}, Type::bf16, Tag::ab);
     const dnnl::matmul::primitive_desc chosen(dnnl::matmul::desc(a, b, c), engine);
-    const dnnl::memory left = memory_of(a, engine), plain = memory_of(b_plain, engine), out = memory_of(c, engine);
-    const dnnl::memory right = memory_of(chosen.weights_desc(), engine);
+    dnnl::memory left = memory_of(a, engine), plain = memory_of(b_plain, engine), out = memory_of(c, engine);
+    dnnl::memory right = memory_of(chosen.weights_desc(), engine);
     fill(left, shape.m * shape.k);
     fill(plain, shape.k * shape.n);
     dnnl::reorder(plain, right).execute(stream, plain, right);

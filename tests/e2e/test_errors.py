@@ -1,0 +1,281 @@
+"""What goes wrong ends every rank with one error that says what to do, the right exit code, and nothing half-written."""
+
+import contextlib
+import os
+import resource
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from conftest import (
+    Tensor,
+    attention_name,
+    golden,
+    listing,
+    read_checkpoint,
+    read_config,
+    run,
+    write_checkpoint,
+)
+
+USAGE, INPUT, NUMERICS, OUTPUT = 2, 3, 4, 5
+
+RANKS = pytest.mark.parametrize("ranks", [1, 3])
+
+
+def errors_of(finished):
+    """Lines on stderr that call themselves an error; what a launcher adds about exit codes is not the program's."""
+    return [line for line in finished.stderr.splitlines() if line.startswith("geom-mpi: error:")]
+
+
+def expect_error(finished, code, *mentions):
+    """One error that mentions all of these; its line."""
+    assert finished.returncode == code, finished.stderr
+    errors = errors_of(finished)
+    assert len(errors) == 1, finished.stderr
+    assert finished.stderr.count("geom-mpi:") == 1, finished.stderr
+    assert "MPI_ABORT" not in finished.stderr, "an error that all ranks know of ends the job in order"
+    for mention in mentions:
+        assert str(mention) in errors[0]
+    return errors[0]
+
+
+def refused(code, *arguments, ranks, folder, mentions, **options):
+    before = listing(folder)
+    finished = run(*arguments, ranks=ranks, folder=folder, **options)
+    line = expect_error(finished, code, *mentions)
+    assert finished.stdout == ""
+    assert listing(folder) == before, "nothing is left behind"
+    return line
+
+
+@pytest.fixture
+def llama():
+    return read_config("llama-tiny"), read_checkpoint(golden("llama-tiny"))
+
+
+# --- usage ------------------------------------------------------------------------------------------------------------
+
+
+@RANKS
+@pytest.mark.parametrize(
+    ("arguments", "mentions"),
+    [
+        (["--model", "synth:tiny", "--frobnicate"], ["--frobnicate"]),
+        (["--model", "synth:tiny", "-m", "gram,heds"], ["heds", "gram"]),
+        (["--model", "synth:tiny", "--layers", "1"], ["--layers", "A:B"]),
+        (["--model", "synth:tiny", "--layers", "2:2"], ["2:2"]),
+        (["--model", "synth:tiny", "--layers", "0:5"], ["0:5", "4 layers"]),
+        (["--model", "synth:tiny", "--memory-budget", "lots"], ["lots"]),
+        (["--model", "synth:tiny", "--memory-budget", "1MiB"], ["--memory-budget", "1048576"]),
+        (["--model", "synth:tiny", "--threads", "0"], ["--threads"]),
+        (["--model", "synth:tiny", "--backend", "abacus"], ["abacus"]),
+        (["--model", "synth:enormous"], ["enormous", "tiny"]),
+        (["--model", "synth:tiny?colour=red"], ["colour"]),
+        (["--config", "missing.toml"], ["missing.toml"]),
+        ([], ["--model"]),
+    ],
+    ids=lambda value: "_".join(value) if value and value[0].startswith("-") else "",
+)
+def test_a_mistake_on_the_command_line_is_one_error(tmp_path, ranks, arguments, mentions):
+    refused(USAGE, *arguments, ranks=ranks, folder=tmp_path, mentions=mentions)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no such device here")
+@RANKS
+def test_a_backend_that_this_build_does_not_have_is_refused(tmp_path, ranks):
+    finished = run("--model", "synth:tiny", "--backend", "cuda", ranks=ranks, folder=tmp_path)
+    if finished.returncode == 0:
+        pytest.skip("this build has a CUDA backend and a device")
+    expect_error(finished, USAGE, "cuda")
+
+
+# --- input ------------------------------------------------------------------------------------------------------------
+
+
+@RANKS
+def test_a_missing_model_names_the_paths_tried_and_the_command_that_gets_it(tmp_path, ranks):
+    environment = {"HF_HUB_CACHE": str(tmp_path / "hub")}
+    mentions = ["org/missing", tmp_path / "hub" / "models--org--missing", "hf download org/missing --revision main"]
+    refused(INPUT, "--model", "org/missing", ranks=ranks, folder=tmp_path, mentions=mentions, environment=environment)
+
+
+@RANKS
+def test_a_missing_revision_names_those_that_are_there(tmp_path, ranks):
+    model = tmp_path / "hub" / "models--org--model"
+    (model / "refs").mkdir(parents=True)
+    (model / "refs" / "main").write_text("a" * 40)
+    shutil.copytree(golden("llama-tiny"), model / "snapshots" / ("a" * 40))
+    environment = {"HF_HUB_CACHE": str(tmp_path / "hub")}
+    mentions = ["v2", "main", "hf download org/model --revision v2"]
+    arguments = ["--model", "org/model", "--revision", "v2"]
+    refused(INPUT, *arguments, ranks=ranks, folder=tmp_path, mentions=mentions, environment=environment)
+
+
+@RANKS
+def test_a_missing_shard_is_named(tmp_path, ranks):
+    shutil.copytree(golden("qwen3-tiny"), tmp_path / "model")
+    (tmp_path / "model" / "model-00003-of-00004.safetensors").unlink()
+    mentions = ["model-00003-of-00004.safetensors"]
+    refused(INPUT, "--model", tmp_path / "model", ranks=ranks, folder=tmp_path, mentions=mentions)
+
+
+@RANKS
+def test_a_truncated_shard_is_named(tmp_path, ranks):
+    shutil.copytree(golden("llama-tiny"), tmp_path / "model")
+    shard = tmp_path / "model" / "model.safetensors"
+    shard.write_bytes(shard.read_bytes()[:-1000])
+    refused(INPUT, "--model", tmp_path / "model", ranks=ranks, folder=tmp_path, mentions=["model.safetensors"])
+
+
+@RANKS
+def test_a_missing_tensor_is_named(tmp_path, ranks, llama):
+    config, tensors = llama
+    missing = attention_name(4, "k")
+    del tensors[missing]
+    write_checkpoint(tmp_path / "model", config, tensors)
+    refused(INPUT, "--model", tmp_path / "model", ranks=ranks, folder=tmp_path, mentions=[missing])
+
+
+@RANKS
+def test_a_tensor_of_another_shape_is_named_with_both_shapes(tmp_path, ranks, llama):
+    config, tensors = llama
+    name = attention_name(2, "q")
+    tensors[name] = Tensor("F32", np.ascontiguousarray(tensors[name].bits[:40]))
+    write_checkpoint(tmp_path / "model", config, tensors)
+    refused(INPUT, "--model", tmp_path / "model", ranks=ranks, folder=tmp_path, mentions=[name, "40", "48"])
+
+
+@RANKS
+def test_an_unknown_model_type_names_those_known(tmp_path, ranks, llama):
+    config, tensors = llama
+    write_checkpoint(tmp_path / "model", {**config, "model_type": "gpt_neox"}, tensors)
+    mentions = ["gpt_neox", "qwen3", "llama", "phi3", "--family"]
+    refused(INPUT, "--model", tmp_path / "model", ranks=ranks, folder=tmp_path, mentions=mentions)
+
+
+def test_family_reads_an_unknown_model_type_all_the_same(runs, tmp_path, llama):
+    config, tensors = llama
+    write_checkpoint(tmp_path / "model", {**config, "model_type": "gpt_neox"}, tensors)
+    result = runs(tmp_path / "model", "--family", "llama")
+    np.testing.assert_array_equal(result["gram/gram"], runs(golden("llama-tiny"))["gram/gram"])
+
+
+@RANKS
+@pytest.mark.parametrize("text", ["{", "[]", '{"model_type": "llama"}'], ids=["cut", "list", "numbers_missing"])
+def test_a_malformed_config_is_named(tmp_path, ranks, text):
+    shutil.copytree(golden("llama-tiny"), tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_text(text)
+    refused(INPUT, "--model", tmp_path / "model", ranks=ranks, folder=tmp_path, mentions=["config.json"])
+
+
+# --- numerics ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 7])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("layer", [0, 4])
+def test_a_number_that_is_none_is_located_and_its_rank_named(tmp_path, ranks, value, layer, llama):
+    config, tensors = llama
+    name = attention_name(layer, "k")
+    values = tensors[name].values()
+    values[17, 31] = value
+    tensors[name] = Tensor.of(values, "F32")
+    write_checkpoint(tmp_path / "model", config, tensors)
+    mentions = ["model.safetensors", name, "row 17", "column 31"]
+    line = refused(NUMERICS, "--model", tmp_path / "model", ranks=ranks, folder=tmp_path, mentions=mentions)
+    if ranks > 1:
+        # 5 layers: contiguous runs, the first rank has layer 0, the last that has any has layer 4.
+        owner = 0 if layer == 0 else {2: 1, 3: 2, 7: 4}[ranks]
+        assert f"[rank {owner} on " in line
+
+
+def test_a_number_that_is_none_outside_of_the_chosen_layers_does_no_harm(runs, tmp_path, llama):
+    config, tensors = llama
+    values = tensors[attention_name(4, "q")].values()
+    values[:] = np.nan
+    tensors[attention_name(4, "q")] = Tensor.of(values, "F32")
+    result = runs(write_checkpoint(tmp_path / "model", config, tensors), "--layers", "0:4", ranks=2)
+    np.testing.assert_array_equal(result["gram/gram"], runs(golden("llama-tiny"))["gram/gram"][:4, :4])
+
+
+# --- output -----------------------------------------------------------------------------------------------------------
+
+
+@RANKS
+def test_an_existing_result_is_kept_until_overwrite_is_said(tmp_path, ranks):
+    (tmp_path / "out.h5").write_text("precious")
+    arguments = ["--model", golden("llama-tiny"), "-o", "out.h5"]
+    refused(OUTPUT, *arguments, ranks=ranks, folder=tmp_path, mentions=["out.h5", "--overwrite"])
+    assert (tmp_path / "out.h5").read_text() == "precious"
+    finished = run(*arguments, "--overwrite", ranks=ranks, folder=tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    assert (tmp_path / "out.h5").read_bytes()[:4] == b"\x89HDF"
+    assert listing(tmp_path) == ["out.h5"]
+
+
+@RANKS
+def test_a_result_that_fails_leaves_the_old_one(tmp_path, ranks, llama):
+    config, tensors = llama
+    tensors[attention_name(3, "q")] = Tensor.of(np.full((48, 48), np.nan), "F32")
+    write_checkpoint(tmp_path / "model", config, tensors)
+    (tmp_path / "out.h5").write_text("precious")
+    arguments = ["--model", tmp_path / "model", "-o", "out.h5", "--overwrite"]
+    refused(NUMERICS, *arguments, ranks=ranks, folder=tmp_path, mentions=[attention_name(3, "q")])
+    assert (tmp_path / "out.h5").read_text() == "precious"
+
+
+@RANKS
+def test_a_folder_that_is_missing_or_a_file_or_the_result_itself_is_refused(tmp_path, ranks):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    for output in ["missing/out.h5", "file/out.h5", "folder"]:
+        arguments = ["--model", golden("llama-tiny"), "-o", output]
+        refused(OUTPUT, *arguments, ranks=ranks, folder=tmp_path, mentions=[output.split("/")[0]])
+
+
+@RANKS
+def test_a_json_file_that_cannot_be_written_is_refused_before_anything_is_computed(tmp_path, ranks):
+    arguments = ["--model", golden("llama-tiny"), "-o", "out.h5", "--json", "missing/about.json"]
+    refused(OUTPUT, *arguments, ranks=ranks, folder=tmp_path, mentions=["missing/about.json"])
+
+
+@contextlib.contextmanager
+def mounted(folder, *options):
+    """A small file system of its own on `folder`; skips where it cannot be had."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("mounting a file system is not allowed here: a full disk and a read-only one are not tested")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+# A result of some megabytes: more than the small disk and the small file below take.
+LARGE_RESULT = "synth:L64-H64-KV8-hd8-D32-F32"
+
+
+@RANKS
+def test_a_read_only_file_system_is_refused(tmp_path, ranks):
+    with mounted(tmp_path / "disk", "size=1m", "ro"):
+        arguments = ["--model", golden("llama-tiny"), "-o", "disk/out.h5"]
+        refused(OUTPUT, *arguments, ranks=ranks, folder=tmp_path, mentions=["disk"])
+
+
+@RANKS
+def test_a_full_disk_is_an_error_of_the_output_and_leaves_nothing(tmp_path, ranks):
+    with mounted(tmp_path / "disk", "size=1m"):
+        arguments = ["--model", LARGE_RESULT, "-o", "disk/out.h5", "--quiet"]
+        refused(OUTPUT, *arguments, ranks=ranks, folder=tmp_path, mentions=["disk/out.h5"])
+
+
+def test_a_limit_on_the_size_of_files_is_an_error_of_the_output_and_leaves_nothing(tmp_path):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+
+    arguments = ["--model", LARGE_RESULT, "-o", "out.h5", "--quiet"]
+    refused(OUTPUT, *arguments, ranks=1, folder=tmp_path, mentions=["out.h5"], preexec_fn=limit)
