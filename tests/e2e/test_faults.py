@@ -6,6 +6,7 @@ In CI a sample; GEOM_ALL_FAULTS=1 runs all of them (50 kills, 32 faults).
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -23,7 +24,7 @@ PHASES = ["load", "exchange", "measure", "write"]
 
 def start(folder, ranks, *arguments, fault=None):
     return subprocess.Popen(
-        [MPIEXEC, "-n", str(ranks), str(PROGRAM), "--model", MODEL, "-o", "r.h5", *arguments],
+        [MPIEXEC, "-n", str(ranks), str(PROGRAM), "--model", MODEL, *(arguments if "-o" in arguments else ("-o", "r.h5", *arguments))],
         cwd=folder,
         env={**ENVIRONMENT, **({"GEOM_MPI_FAULT": fault} if fault else {})},
         stdout=subprocess.PIPE,
@@ -203,3 +204,24 @@ def test_a_full_disk_ends_with_5_and_with_more_room_the_run_goes_on(short, small
     resumed = run("--model", MODEL, "-o", "r.h5", ranks=2, folder=disk)
     assert resumed.returncode == 0, resumed.stderr
     assert datasets(disk / "r.h5") == undisturbed
+
+
+@pytest.mark.parametrize("place", ["write:0:0", "write:1:3"])
+def test_an_output_folder_that_vanishes_ends_with_5(place, tmp_path):
+    folder = tmp_path / "results"
+    folder.mkdir()
+    launcher = start(tmp_path, 2, "-o", "results/r.h5", fault=f"stop:{place}")
+    rank = int(place.split(":")[1])
+    deadline = time.monotonic() + 20
+    stopped = False
+    while not stopped and time.monotonic() < deadline:
+        ranks = ranks_of(launcher)
+        stopped = len(ranks) == 2 and pathlib.Path(f"/proc/{ranks[rank]}/stat").read_text().split(") ")[1][0] == "T"
+        time.sleep(0.01)
+    assert stopped
+    shutil.rmtree(folder)
+    os.kill(ranks_of(launcher)[rank], signal.SIGCONT)
+    _, errors = launcher.communicate(timeout=60)
+    assert launcher.returncode == 5, errors
+    assert "results/r.h5" in errors
+    assert listing(tmp_path) == []
