@@ -46,11 +46,6 @@ std::uint32_t by_table(std::uint32_t state, const unsigned char* data, std::size
     return state;
 }
 
-bool has_instruction() noexcept {
-    static const bool has = __builtin_cpu_supports("sse4.2") != 0 && __builtin_cpu_supports("pclmul") != 0;
-    return has;
-}
-
 }  // namespace crc32c_detail
 
 std::uint32_t crc32c(std::uint32_t crc, const void* data, std::size_t n) {

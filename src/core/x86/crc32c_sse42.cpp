@@ -64,4 +64,9 @@ std::uint32_t by_instruction(std::uint32_t state, const unsigned char* data, std
     return narrow;
 }
 
+bool has_instruction() noexcept {
+    static const bool has = __builtin_cpu_supports("sse4.2") != 0 && __builtin_cpu_supports("pclmul") != 0;
+    return has;
+}
+
 }  // namespace geom::crc32c_detail
