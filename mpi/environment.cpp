@@ -48,6 +48,14 @@ MpiEnvironment::~MpiEnvironment() {
     if (std::uncaught_exceptions() == 0) MPI_Finalize();
 }
 
+std::string MpiEnvironment::library() {
+    char text[MPI_MAX_LIBRARY_VERSION_STRING] = {};
+    int length = 0;
+    MPI_Get_library_version(text, &length);
+    const std::string all(text, static_cast<std::size_t>(length));
+    return all.substr(0, all.find_first_of(",\n"));
+}
+
 void MpiEnvironment::abort(int code) noexcept {
     int running = 0;
     MPI_Initialized(&running);

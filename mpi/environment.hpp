@@ -1,6 +1,8 @@
 // MPI from start to end of the program. Made once, in main.
 #pragma once
 
+#include <string>
+
 namespace geom {
 
 class MpiEnvironment {
@@ -11,6 +13,9 @@ public:
     ~MpiEnvironment();  ///< finalises, unless an exception that not all ranks share is on its way (then main aborts)
     MpiEnvironment(const MpiEnvironment&) = delete;
     MpiEnvironment& operator=(const MpiEnvironment&) = delete;
+
+    /// "Open MPI v4.1.4".
+    static std::string library();
 
     /// Ends every rank of the job with `code`; never returns.
     [[noreturn]] static void abort(int code) noexcept;

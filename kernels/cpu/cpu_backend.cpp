@@ -1,5 +1,5 @@
 // The backend of ranks without a GPU: host memory, this rank's threads, OpenBLAS and AMX tiles.
-#include <fmt/format.h>
+#include <cblas.h>
 
 #include "kernels/backend.hpp"
 #include "kernels/cpu/dense_batch.hpp"
@@ -19,6 +19,10 @@ public:
     std::string device() const override {
         const std::string processor = processor_name();
         return processor.empty() ? "CPU" : processor;
+    }
+    std::string library() const override {
+        const std::string config = openblas_get_config();  // "OpenBLAS 0.3.21 NO_LAPACKE DYNAMIC_ARCH ..."
+        return config.substr(0, config.find(' ', config.find(' ') + 1));
     }
     Workers& workers() override { return workers_; }
     DenseBatch& dense() override { return dense_; }

@@ -23,8 +23,7 @@ namespace {
     geom::MpiEnvironment::abort(code);
 }
 
-int guarded(const geom::Options& options, const geom::Communicator& world) {
-    geom::Phases phases;
+int guarded(const geom::Options& options, const geom::Communicator& world, geom::Phases& phases) {
     geom::listen_for_stop_signals();
     try {
         return geom::run_command(options, world, phases);
@@ -41,12 +40,13 @@ int guarded(const geom::Options& options, const geom::Communicator& world) {
 }  // namespace
 
 int main(int argc, char** argv) {
+    geom::Phases phases;
     const geom::Options options = geom::parse_options(argc, argv);
     try {
         geom::MpiEnvironment environment(argc, argv);
         geom::Communicator world = geom::Communicator::world();
         world.set_deadline(std::chrono::duration<double>(options.run.deadline));
-        return guarded(options, world);
+        return guarded(options, world, phases);
     } catch (const geom::Error& error) {  // MPI did not start, or not as the launcher meant it
         fmt::print(stderr, "geom-mpi: error: {}\n", error.what());
         return static_cast<int>(error.code());

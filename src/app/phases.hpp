@@ -19,6 +19,9 @@ class Phases {
 public:
     Phases() : start_(Clock::now()) {}
 
+    /// Everything since the start counts as phase "start".
+    void started() { add("start", total()); }
+
     /// Runs f and adds its time to `name`; `name` is the current phase while it runs, and stays it if f throws.
     template <class F>
     auto time(const std::string& name, F&& f) {

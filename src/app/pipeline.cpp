@@ -185,6 +185,7 @@ void run_pipeline(const RunOptions& options, const std::string& command_line, co
     agree_on(communicator, [&] {
         finished = finished_before(options, survey);
         if (!finished) check_output(survey.file, options.overwrite);
+        if (!options.json.empty() && options.json != "-") check_output(options.json, true);
     });
     if (finished) {
         if (communicator.rank() == 0) fmt::print("{}: complete already\n", survey.file.string());
@@ -193,16 +194,22 @@ void run_pipeline(const RunOptions& options, const std::string& command_line, co
     Recorder recorder(survey, communicator, options.fresh);
     const Plan plan = agreed_plan(survey, recorder.done(), communicator);
     if (!recorder.done().empty()) progress.note(fmt::format("geom-mpi: going on from the journal: {} units are done", recorder.done().size()));
+    RunRecord run;
+    Cosines cosines;
     try {
         Computation computation(survey, plan, recorder, communicator, phases, progress);
+        phases.started();
         computation.run();
-        const RunRecord run = record_of(survey, plan, computation.reader(), recorder.done().size(), command_line, communicator);
-        publish(options, survey, run, recorder, communicator, phases);
+        run = record_of(survey, plan, computation.reader(), recorder.done().size(), command_line, communicator);
+        cosines = publish(survey, run, recorder, communicator, phases);
     } catch (const AgreedError&) {
         recorder.flush();  // what is computed stays computed, whatever went wrong
         throw;
     }
     recorder.finish();
+    agree_on(communicator, [&] {
+        if (communicator.rank() == 0) speak(options, run, survey, cosines);
+    });
 }
 
 std::string dry_run(const RunOptions& options, const Communicator& communicator) {

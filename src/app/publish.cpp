@@ -94,10 +94,8 @@ private:
 
 }  // namespace
 
-void publish(const RunOptions& options, const Survey& survey, RunRecord run, Recorder& recorder, const Communicator& communicator,
-             Phases& phases) {
-    const Cosines cosines = Publication(survey, run, recorder, communicator, phases).write();
-    if (communicator.rank() == 0) speak(options, run, survey, cosines);
+Cosines publish(const Survey& survey, RunRecord& run, Recorder& recorder, const Communicator& communicator, Phases& phases) {
+    return Publication(survey, run, recorder, communicator, phases).write();
 }
 
 }  // namespace geom

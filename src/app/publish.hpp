@@ -1,8 +1,7 @@
 // From computed numbers to the one result file: assembled a variable at a time, written by all ranks, verified, analysed,
-// renamed; then the page at the end.
+// renamed.
 #pragma once
 
-#include "app/options.hpp"
 #include "app/phases.hpp"
 #include "app/recorder.hpp"
 #include "app/summary.hpp"
@@ -11,8 +10,8 @@
 
 namespace geom {
 
-/// Collective. On failure nothing is left but the journal; throws AgreedError.
-void publish(const RunOptions& options, const Survey& survey, RunRecord run, Recorder& recorder, const Communicator& communicator,
-             Phases& phases);
+/// Collective. Completes `run` with times and memory. Returns what rank 0 analysed (the others: nothing). On failure
+/// nothing is left but the journal; throws AgreedError.
+Cosines publish(const Survey& survey, RunRecord& run, Recorder& recorder, const Communicator& communicator, Phases& phases);
 
 }  // namespace geom

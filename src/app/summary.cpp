@@ -12,6 +12,8 @@
 
 #include "core/error.hpp"
 #include "core/progress.hpp"
+#include "mpi/environment.hpp"
+#include "output/hdf5_file.hpp"
 
 namespace geom {
 
@@ -105,6 +107,7 @@ ordered_json json_object(const RunRecord& run, const Survey& survey, const Cosin
     object["layers"] = {survey.layers.begin, survey.layers.end};
     object["file"] = survey.file.string();
     for (const PhaseTime& phase : run.phases) object["phases"][phase.name] = {{"min", phase.min}, {"mean", phase.mean}, {"max", phase.max}};
+    object["versions"] = {{"geom-mpi", GEOM_VERSION}, {"mpi", MpiEnvironment::library()}, {"hdf5", hdf5_version()}, {"products", survey.backend->library()}};
     object["bytes_read"] = run.bytes_read;
     object["passes"] = run.passes;
     object["flops"] = run.flops;
@@ -121,7 +124,7 @@ ordered_json json_object(const RunRecord& run, const Survey& survey, const Cosin
 }  // namespace
 
 std::vector<std::string> phase_names(const std::vector<std::string>& measures) {
-    std::vector<std::string> names = {"load", "exchange"};
+    std::vector<std::string> names = {"start", "load", "exchange"};
     names.insert(names.end(), measures.begin(), measures.end());
     for (const char* name : {"wait", "assemble", "write", "analysis", "total"}) names.emplace_back(name);
     return names;

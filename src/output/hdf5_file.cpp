@@ -243,6 +243,12 @@ AttributeValue read_texts_attribute(hid_t attribute, hid_t type, const std::vect
 
 }  // namespace
 
+std::string hdf5_version() {
+    unsigned major = 0, minor = 0, release = 0;
+    H5get_libversion(&major, &minor, &release);
+    return fmt::format("{}.{}.{}", major, minor, release);
+}
+
 void check_hdf5(std::int64_t status, const std::string& what) {
     if (status < 0) raise(last_failure(), what);
 }

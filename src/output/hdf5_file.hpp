@@ -14,6 +14,9 @@
 
 namespace geom {
 
+/// "1.10.8".
+std::string hdf5_version();
+
 /// Throws Error(output) when an HDF5 call returned a negative status: `what`, then the system's reason and the
 /// innermost message of HDF5's error stack. To be called right after the call: the next one clears the stack.
 void check_hdf5(std::int64_t status, const std::string& what);
