@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
@@ -78,7 +79,6 @@ private:
     std::vector<Row> rows_;
 };
 
-// What a part measures once. `rate` is what others compare with, where there is one.
 class Part {
 public:
     virtual ~Part() = default;
@@ -441,8 +441,8 @@ private:
     }
 
     std::string machine_text() const {
-        return fmt::format("{}, {} thread{}, {}; {}", backend_->device(), machine_.threads, machine_.threads == 1 ? "" : "s",
-                           machine_.amx ? "AMX bf16" : "no AMX", GEOM_BUILD);
+        return fmt::format("{}, {} thread{}, {}; {}, {}", backend_->device(), machine_.threads, machine_.threads == 1 ? "" : "s",
+                           machine_.amx ? "AMX bf16" : "no AMX", backend_->library(), GEOM_COMPILED);
     }
 
     const BenchOptions& options_;

@@ -4,6 +4,7 @@
 
 #include <cstdio>
 
+#include "app/bench.hpp"
 #include "app/pipeline.hpp"
 #include "checkpoint/synthetic.hpp"
 #include "mpi/agreement.hpp"
@@ -36,6 +37,7 @@ int run_command(const Options& options, const Communicator& communicator, Phases
                 if (communicator.rank() == 0) write_synthetic(options.synth);
             });
             return 0;
+        case Command::bench: agree_on(communicator, [&] { run_bench(options.bench, communicator); }); return 0;
         case Command::run: break;
     }
     if (options.run.dry_run) {

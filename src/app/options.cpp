@@ -80,6 +80,15 @@ void add_run_options(CLI::App& app, RunOptions& run) {
     app.add_flag("--quiet", run.quiet, "no progress, no notes");
 }
 
+void add_bench_options(CLI::App& app, BenchOptions& bench) {
+    app.add_option("PART", bench.parts, "gemm, copy, gram, heads, load (default: all that have what they need)");
+    app.add_option("--shape", bench.shape, "of the made-up weights, as after synth:")->capture_default_str();
+    app.add_option("--model", bench.model, "folder of a checkpoint, for load")->type_name("FOLDER");
+    app.add_option("--repeat", bench.repeat, "how often")->capture_default_str()->check(CLI::PositiveNumber)->type_name("N");
+    app.add_option("--threads", bench.threads, "threads (default: as a run's)")->check(CLI::PositiveNumber)->type_name("N");
+    app.add_option("--json", bench.json, "write all numbers to FILE, or to stdout for -")->type_name("FILE|-");
+}
+
 std::string joined(int argc, const char* const* argv) {
     std::string line;
     for (int i = 0; i < argc; ++i) line += fmt::format("{}{}", i == 0 ? "" : " ", argv[i]);
@@ -121,13 +130,17 @@ Options parse_options(int argc, const char* const* argv) {
     auto* synth = app.add_subcommand("synth", "write a synthetic checkpoint");
     synth->add_option("SHAPE", options.synth.shape, "as after synth:, e.g. qwen3-0.6b?layers=4")->required();
     synth->add_option("DIR", options.synth.folder, "folder to write; must not exist or be empty")->required();
+    auto* bench = app.add_subcommand("bench", "rates of this machine and of the measures on it");
+    add_bench_options(*bench, options.bench);
     // The run's own options are not needed when a subcommand is given.
-    for (CLI::App* sub : {info, synth}) {
+    for (CLI::App* sub : {info, synth, bench}) {
         sub->preparse_callback([run_group](std::size_t) { run_group->get_option("--model")->required(false); });
     }
     try {
         app.parse(argc, argv);
-        options.command = info->parsed() ? Command::info : synth->parsed() ? Command::synth : Command::run;
+        if (info->parsed()) options.command = Command::info;
+        if (synth->parsed()) options.command = Command::synth;
+        if (bench->parsed()) options.command = Command::bench;
         interpret(options, raw);
     } catch (const CLI::ParseError& error) {
         std::ostringstream out, err;

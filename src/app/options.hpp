@@ -35,12 +35,22 @@ struct SynthOptions {
     std::string folder;
 };
 
-enum class Command : std::uint8_t { run, info, synth, nothing };
+struct BenchOptions {
+    std::string shape = "qwen3-0.6b";  ///< as after synth:
+    std::string model;                 ///< a checkpoint on disk, for the part that loads
+    std::string json;                  ///< a file, or "-"
+    std::vector<std::string> parts;    ///< all that have what they need when empty
+    std::int64_t repeat = 5;
+    int threads = 0;
+};
+
+enum class Command : std::uint8_t { run, info, synth, bench, nothing };
 
 struct Options {
     Command command = Command::run;
     RunOptions run;
     SynthOptions synth;
+    BenchOptions bench;
     std::string command_line;  ///< as typed, for the record
     int exit_code = 0;         ///< of Command::nothing: --help, --version or a mistake
     std::string message;       ///< of Command::nothing: what to print

@@ -1,6 +1,7 @@
 #include "plan/ownership.hpp"
 
 #include <algorithm>
+#include <iterator>
 #include <numeric>
 
 namespace geom {
@@ -116,28 +117,36 @@ std::vector<std::vector<GroupShare>> assign_heads(std::int64_t heads, std::int64
     return owned;
 }
 
+namespace {
+
+// Pieces that the groups come to when none may have more than `most` heads.
+std::int64_t pieces_within(const std::vector<GroupShare>& shares, std::int64_t most) {
+    std::int64_t pieces = 0;
+    for (const GroupShare& held : shares) pieces += (std::ssize(held.heads) + most - 1) / most;
+    return pieces;
+}
+
+}  // namespace
+
 std::vector<std::vector<GroupShare>> cut_into_passes(const std::vector<GroupShare>& shares, std::int64_t passes) {
     std::vector<std::vector<GroupShare>> cut(static_cast<std::size_t>(passes));
-    const auto count = static_cast<std::int64_t>(shares.size());
-    if (count == 0) return cut;
-    const std::int64_t parts = (passes + count - 1) / count;  // of every group
-    std::vector<GroupShare> pieces;
-    for (const GroupShare& share_of_group : shares) {
-        const auto members = static_cast<std::int64_t>(share_of_group.heads.size());
+    const std::int64_t count = std::ssize(shares);
+    if (passes <= count) {
+        for (std::int64_t p = 0; p < passes; ++p) {
+            const Range mine = share(count, passes, p);
+            cut[static_cast<std::size_t>(p)].assign(shares.begin() + mine.begin, shares.begin() + mine.end);
+        }
+        return cut;
+    }
+    std::int64_t most = 0;
+    for (const GroupShare& held : shares) most = std::max(most, std::int64_t{std::ssize(held.heads)});
+    while (most > 1 && pieces_within(shares, most - 1) <= passes) --most;
+    std::size_t pass = 0;
+    for (const GroupShare& held : shares) {
+        const std::int64_t members = std::ssize(held.heads), parts = (members + most - 1) / most;
         for (std::int64_t p = 0; p < parts; ++p) {
             const Range part = share(members, parts, p);
-            if (part.empty()) continue;
-            pieces.push_back({share_of_group.group,
-                              {share_of_group.heads.begin() + part.begin, share_of_group.heads.begin() + part.end}});
-        }
-    }
-    for (std::int64_t p = 0; p < passes; ++p) {
-        const Range mine = share(static_cast<std::int64_t>(pieces.size()), passes, p);
-        std::vector<GroupShare>& held = cut[static_cast<std::size_t>(p)];
-        for (std::int64_t i = mine.begin; i < mine.end; ++i) {
-            const GroupShare& piece = pieces[static_cast<std::size_t>(i)];
-            if (held.empty() || held.back().group != piece.group) held.push_back({piece.group, {}});  // once a pass
-            held.back().heads.insert(held.back().heads.end(), piece.heads.begin(), piece.heads.end());
+            cut[pass++].push_back({held.group, {held.heads.begin() + part.begin, held.heads.begin() + part.end}});
         }
     }
     return cut;

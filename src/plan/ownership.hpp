@@ -43,8 +43,9 @@ struct GroupShare {
 std::vector<std::vector<GroupShare>> assign_heads(std::int64_t heads, std::int64_t kv_heads,
                                                   const std::vector<std::int64_t>& pending, std::int64_t ranks);
 
-/// A rank's shares cut into `passes` that are held one after the other: whole groups while there are enough, else the
-/// heads of each group in equal parts. Passes at the end may be empty.
+/// A rank's shares cut into `passes` that are held one after the other: whole groups while there are enough, else
+/// pieces of one group a pass, of as few heads as the passes allow: a head a pass when there are as many passes as
+/// heads. Passes at the end may be empty.
 std::vector<std::vector<GroupShare>> cut_into_passes(const std::vector<GroupShare>& shares, std::int64_t passes);
 
 }  // namespace geom

@@ -137,6 +137,9 @@ def nearest_f8(values):
     return (np.searchsorted(middle, np.abs(values)) | np.where(values < 0, 128, 0)).astype(np.uint8)
 
 
+STORAGE = {"BF16": np.uint16, "F8_E4M3": np.uint8, "F16": np.float16, "F32": np.float32, "F64": np.float64}
+
+
 @dataclasses.dataclass
 class Tensor:
     """A tensor as stored: bf16 and f8 as the bits that they are."""
@@ -152,7 +155,7 @@ class Tensor:
             return Tensor(dtype, ((single + 0x7FFF + ((single >> 16) & 1)) >> 16).astype(np.uint16))
         if dtype == "F8_E4M3":
             return Tensor(dtype, nearest_f8(values))
-        return Tensor(dtype, np.asarray(values).astype({"F16": np.float16, "F32": np.float32, "F64": np.float64}[dtype]))
+        return Tensor(dtype, np.asarray(values).astype(STORAGE[dtype]))
 
     def values(self):
         if self.dtype == "BF16":
@@ -160,9 +163,6 @@ class Tensor:
         if self.dtype == "F8_E4M3":
             return f8_e4m3_values()[self.bits]
         return self.bits.astype(np.float64)
-
-
-STORAGE = {"BF16": np.uint16, "F8_E4M3": np.uint8, "F16": np.float16, "F32": np.float32, "F64": np.float64}
 
 
 def read_shard(file):

@@ -121,7 +121,8 @@ def test_an_unknown_key_in_the_toml_file_is_an_error(tmp_path):
 
 
 def test_threads_are_as_asked_for_and_else_as_omp_num_threads_says(tmp_path):
-    for arguments, environment, threads in [(["--threads", "3"], {"OMP_NUM_THREADS": "2"}, 3), ([], {"OMP_NUM_THREADS": "2"}, 2)]:
+    environment = {"OMP_NUM_THREADS": "2"}
+    for arguments, threads in [(["--threads", "3"], 3), ([], 2)]:
         line = ["--model", MODEL, "-o", "out.h5", "--overwrite", "--json", "-", *arguments]
         about = json.loads(run(*line, folder=tmp_path, environment=environment).stdout)
         assert about["devices"][0].endswith(f"{threads} threads")

@@ -65,33 +65,33 @@ def llama():
 # --- usage ------------------------------------------------------------------------------------------------------------
 
 
-@RANKS
 @pytest.mark.parametrize(
-    ("arguments", "mentions"),
+    ("ranks", "arguments", "mentions"),
     [
-        (["--model", "synth:tiny", "--frobnicate"], ["--frobnicate"]),
-        (["--model", "synth:tiny", "-m", "gram,heds"], ["heds", "gram"]),
-        (["--model", "synth:tiny", "--layers", "1"], ["--layers", "A:B"]),
-        (["--model", "synth:tiny", "--layers", "2:2"], ["2:2"]),
-        (["--model", "synth:tiny", "--layers", "0:5"], ["0:5", "4 layers"]),
-        (["--model", "synth:tiny", "--memory-budget", "lots"], ["lots"]),
-        (["--model", "synth:tiny", "--memory-budget", "1MiB"], ["--memory-budget", "1048576"]),
-        (["--model", "synth:tiny", "--threads", "0"], ["--threads"]),
-        (["--model", "synth:tiny", "--backend", "abacus"], ["abacus"]),
-        (["--model", "synth:enormous"], ["enormous", "tiny"]),
-        (["--model", "synth:tiny?colour=red"], ["colour"]),
-        (["--config", "missing.toml"], ["missing.toml"]),
-        ([], ["--model"]),
+        (1, ["--model", "synth:tiny", "--frobnicate"], ["--frobnicate"]),
+        (3, ["--model", "synth:tiny", "--frobnicate"], ["--frobnicate"]),
+        (1, ["--model", "synth:tiny", "-m", "gram,heds"], ["heds", "gram"]),
+        (3, ["--model", "synth:tiny", "-m", "gram,heds"], ["heds", "gram"]),
+        (1, ["--model", "synth:tiny", "--layers", "1"], ["--layers", "A:B"]),
+        (1, ["--model", "synth:tiny", "--layers", "2:2"], ["2:2"]),
+        (3, ["--model", "synth:tiny", "--layers", "0:5"], ["0:5", "4 layers"]),
+        (1, ["--model", "synth:tiny", "--memory-budget", "lots"], ["lots"]),
+        (1, ["--model", "synth:tiny", "--memory-budget", "1MiB"], ["--memory-budget", "1048576"]),
+        (3, ["--model", "synth:tiny", "--memory-budget", "1MiB"], ["--memory-budget", "1048576"]),
+        (1, ["--model", "synth:tiny", "--threads", "0"], ["--threads"]),
+        (1, ["--model", "synth:tiny", "--backend", "abacus"], ["abacus"]),
+        (1, ["--model", "synth:enormous"], ["enormous", "tiny"]),
+        (3, ["--model", "synth:tiny?colour=red"], ["colour"]),
+        (1, ["--config", "missing.toml"], ["missing.toml"]),
+        (1, [], ["--model"]),
     ],
-    ids=lambda value: "_".join(value) if value and value[0].startswith("-") else "",
 )
 def test_a_mistake_on_the_command_line_is_one_error(tmp_path, ranks, arguments, mentions):
     refused(USAGE, *arguments, ranks=ranks, folder=tmp_path, mentions=mentions)
 
 
-@RANKS
-def test_a_backend_that_this_build_does_not_have_is_refused(tmp_path, ranks):
-    finished = run("--model", "synth:tiny", "--backend", "cuda", ranks=ranks, folder=tmp_path)
+def test_a_backend_that_this_build_does_not_have_is_refused(tmp_path):
+    finished = run("--model", "synth:tiny", "--backend", "cuda", ranks=1, folder=tmp_path)
     if finished.returncode == 0:
         pytest.skip("this build has a CUDA backend and a device")
     expect_error(finished, USAGE, "cuda")
@@ -127,30 +127,27 @@ def test_a_missing_shard_is_named(tmp_path, ranks):
     refused(INPUT, "--model", tmp_path / "model", ranks=ranks, folder=tmp_path, mentions=mentions)
 
 
-@RANKS
-def test_a_truncated_shard_is_named(tmp_path, ranks):
+def test_a_truncated_shard_is_named(tmp_path):
     shutil.copytree(golden("llama-tiny"), tmp_path / "model")
     shard = tmp_path / "model" / "model.safetensors"
     shard.write_bytes(shard.read_bytes()[:-1000])
-    refused(INPUT, "--model", tmp_path / "model", ranks=ranks, folder=tmp_path, mentions=["model.safetensors"])
+    refused(INPUT, "--model", tmp_path / "model", ranks=1, folder=tmp_path, mentions=["model.safetensors"])
 
 
-@RANKS
-def test_a_missing_tensor_is_named(tmp_path, ranks, llama):
+def test_a_missing_tensor_is_named(tmp_path, llama):
     config, tensors = llama
     missing = attention_name(4, "k")
     del tensors[missing]
     write_checkpoint(tmp_path / "model", config, tensors)
-    refused(INPUT, "--model", tmp_path / "model", ranks=ranks, folder=tmp_path, mentions=[missing])
+    refused(INPUT, "--model", tmp_path / "model", ranks=1, folder=tmp_path, mentions=[missing])
 
 
-@RANKS
-def test_a_tensor_of_another_shape_is_named_with_both_shapes(tmp_path, ranks, llama):
+def test_a_tensor_of_another_shape_is_named_with_both_shapes(tmp_path, llama):
     config, tensors = llama
     name = attention_name(2, "q")
     tensors[name] = Tensor("F32", np.ascontiguousarray(tensors[name].bits[:40]))
     write_checkpoint(tmp_path / "model", config, tensors)
-    refused(INPUT, "--model", tmp_path / "model", ranks=ranks, folder=tmp_path, mentions=[name, "40", "48"])
+    refused(INPUT, "--model", tmp_path / "model", ranks=1, folder=tmp_path, mentions=[name, "40", "48"])
 
 
 @RANKS
@@ -168,12 +165,11 @@ def test_family_reads_an_unknown_model_type_all_the_same(runs, tmp_path, llama):
     np.testing.assert_array_equal(result["gram/gram"], runs(golden("llama-tiny"))["gram/gram"])
 
 
-@RANKS
 @pytest.mark.parametrize("text", ["{", "[]", '{"model_type": "llama"}'], ids=["cut", "list", "numbers_missing"])
-def test_a_malformed_config_is_named(tmp_path, ranks, text):
+def test_a_malformed_config_is_named(tmp_path, text):
     shutil.copytree(golden("llama-tiny"), tmp_path / "model")
     (tmp_path / "model" / "config.json").write_text(text)
-    refused(INPUT, "--model", tmp_path / "model", ranks=ranks, folder=tmp_path, mentions=["config.json"])
+    refused(INPUT, "--model", tmp_path / "model", ranks=1, folder=tmp_path, mentions=["config.json"])
 
 
 # --- numerics ---------------------------------------------------------------------------------------------------------

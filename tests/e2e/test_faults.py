@@ -3,6 +3,7 @@
 In CI a sample; GEOM_ALL_FAULTS=1 runs all of them (50 kills, 32 faults).
 """
 
+import json
 import os
 import pathlib
 import random
@@ -225,3 +226,14 @@ def test_an_output_folder_that_vanishes_ends_with_5(place, tmp_path):
     assert launcher.returncode == 5, errors
     assert "results/r.h5" in errors
     assert listing(tmp_path) == []
+
+
+def test_phase_times_add_up_to_the_whole_run(tmp_path):
+    finished = run("--model", "synth:L8-H16-KV8-hd64-D512-F64-V64", "-o", "r.h5", "--json", "-", ranks=2, folder=tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    about = json.loads(finished.stdout)
+    phases = {name: times["mean"] for name, times in about["phases"].items()}
+    total = phases.pop("total")
+    assert 0.95 * total <= sum(phases.values()) <= 1.001 * total
+    assert about["peak_memory"] > 0 and about["bytes_read"] == 8 * 24 * 64 * 512 * 2
+    assert set(about["versions"]) == {"geom-mpi", "mpi", "hdf5", "products"}

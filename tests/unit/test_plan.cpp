@@ -236,6 +236,28 @@ TEST(Plan, a_single_pass_of_a_divided_group_holds_it_once) {
     }
 }
 
+TEST(Plan, as_many_passes_as_heads_hold_a_head_each_however_uneven_the_groups) {
+    const std::vector<GroupShare> shares = {{0, {3}}, {1, {4, 5, 6, 7}}, {5, {20, 22}}};
+    for (const auto& pass : cut_into_passes(shares, 7)) {
+        ASSERT_EQ(pass.size(), 1U);
+        EXPECT_EQ(pass[0].heads.size(), 1U);
+    }
+}
+
+TEST(Plan, a_run_resumed_under_the_same_tight_budget_is_planned) {
+    // What is left of the groups is uneven; the budget is that of a head at a time.
+    PlanInput in = input_of({4, 8, 2, 8, 16, 64}, 1);
+    in.process_bytes = in.scratch_bytes = 0;
+    Plan tight = make_plan(in);
+    while (tight.passes < in.heads) {
+        in.budget = tight.peak_bytes() - 1;
+        tight = make_plan(in);
+    }
+    in.budget = tight.peak_bytes();
+    in.pending_heads = {0, 4, 5, 6, 7};
+    expect_sound(make_plan(in));
+}
+
 TEST(Plan, more_passes_read_only_the_rows_that_they_need) {
     PlanInput in = qwen(1);
     in.budget = make_plan(in).peak_bytes() / 2;

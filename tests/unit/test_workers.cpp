@@ -36,7 +36,8 @@ TEST_P(WorkersOf, tell_threads_apart) {
 TEST_P(WorkersOf, take_tasks_in_rising_order) {
     Workers workers(GetParam());
     std::vector<std::vector<std::int64_t>> taken(static_cast<std::size_t>(GetParam()));
-    workers.for_each(1000, [&](std::int64_t i, int worker) { taken.at(static_cast<std::size_t>(worker)).push_back(i); });
+    workers.for_each(1000,
+                     [&](std::int64_t i, int worker) { taken.at(static_cast<std::size_t>(worker)).push_back(i); });
     for (const auto& of_worker : taken) EXPECT_TRUE(std::is_sorted(of_worker.begin(), of_worker.end()));
 }
 
