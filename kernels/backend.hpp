@@ -43,10 +43,10 @@ struct KvGroupBlocks {
 class Backend {
 public:
     virtual ~Backend() = default;
-    virtual std::string name() const = 0;    ///< "cpu" or "cuda"
-    virtual std::string device() const = 0;  ///< processor or GPU, as people call it
-    virtual std::string library() const = 0;   ///< what computes below it, with its version
-    virtual Workers& workers() = 0;          ///< the rank's host threads, for work that is not the device's
+    virtual std::string name() const = 0;     ///< "cpu" or "cuda"
+    virtual std::string device() const = 0;   ///< processor or GPU, as people call it
+    virtual std::string library() const = 0;  ///< what computes below it, with its version
+    virtual Workers& workers() = 0;           ///< the rank's host threads, for work that is not the device's
 
     virtual Buffer allocate(std::int64_t bytes) = 0;  ///< 64-byte aligned; throws Error(usage) when memory is short
 

@@ -34,7 +34,8 @@ T all_reduce(const Communicator& communicator, T value, MPI_Datatype type, MPI_O
 
 // A send does not write its memory, though MPI's signatures of old and Message say it may.
 Message message_of(const std::string& bytes, int peer) {
-    return {peer, reinterpret_cast<std::byte*>(const_cast<char*>(bytes.data())), static_cast<std::int64_t>(bytes.size())};
+    return {peer, reinterpret_cast<std::byte*>(const_cast<char*>(bytes.data())),
+            static_cast<std::int64_t>(bytes.size())};
 }
 
 }  // namespace
@@ -46,7 +47,8 @@ void check_mpi(int status, const char* call) {
     char text[MPI_MAX_ERROR_STRING] = {};
     int length = 0;
     MPI_Error_string(status, text, &length);
-    throw Error(ExitCode::internal, fmt::format("{} failed: {}", call, std::string_view(text, static_cast<std::size_t>(length))));
+    throw Error(ExitCode::internal,
+                fmt::format("{} failed: {}", call, std::string_view(text, static_cast<std::size_t>(length))));
 }
 
 void wait_all(const Communicator& communicator, MPI_Request* requests, std::size_t count, const char* what) {
@@ -54,7 +56,7 @@ void wait_all(const Communicator& communicator, MPI_Request* requests, std::size
     const auto start = Clock::now();
     auto last_idle = start;
     state.watch->begin_wait();
-    for (std::int64_t polls = 0;; ++polls) {
+    for (;;) {
         int done = 0;
         check_mpi(MPI_Testall(static_cast<int>(count), requests, &done, MPI_STATUSES_IGNORE), "MPI_Testall");
         if (done != 0) return;
@@ -65,9 +67,10 @@ void wait_all(const Communicator& communicator, MPI_Request* requests, std::size
             last_idle = now;
             state.idle();
         }
-        // Short waits are answered at once; in long ones the core belongs to the rank that is awaited.
-        if (now - start > std::chrono::milliseconds(1)) {
-            std::this_thread::sleep_for(std::chrono::microseconds(polls < 1000 ? 50 : 500));
+        // Short waits are answered at once, and transports without single copies move only while they are polled; in
+        // long waits the core belongs to the rank that is awaited.
+        if (now - start > std::chrono::milliseconds(50)) {
+            std::this_thread::sleep_for(std::chrono::microseconds(now - start > std::chrono::seconds(1) ? 500 : 50));
         } else {
             std::this_thread::yield();
         }
@@ -107,9 +110,15 @@ void Communicator::barrier() const {
     wait_all(*this, &request, 1, "all ranks to arrive");
 }
 
-std::int64_t Communicator::all_reduce_sum(std::int64_t value) const { return all_reduce(*this, value, MPI_INT64_T, MPI_SUM); }
-std::int64_t Communicator::all_reduce_min(std::int64_t value) const { return all_reduce(*this, value, MPI_INT64_T, MPI_MIN); }
-std::int64_t Communicator::all_reduce_max(std::int64_t value) const { return all_reduce(*this, value, MPI_INT64_T, MPI_MAX); }
+std::int64_t Communicator::all_reduce_sum(std::int64_t value) const {
+    return all_reduce(*this, value, MPI_INT64_T, MPI_SUM);
+}
+std::int64_t Communicator::all_reduce_min(std::int64_t value) const {
+    return all_reduce(*this, value, MPI_INT64_T, MPI_MIN);
+}
+std::int64_t Communicator::all_reduce_max(std::int64_t value) const {
+    return all_reduce(*this, value, MPI_INT64_T, MPI_MAX);
+}
 double Communicator::all_reduce_min(double value) const { return all_reduce(*this, value, MPI_DOUBLE, MPI_MIN); }
 double Communicator::all_reduce_max(double value) const { return all_reduce(*this, value, MPI_DOUBLE, MPI_MAX); }
 

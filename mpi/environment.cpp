@@ -37,10 +37,11 @@ MpiEnvironment::MpiEnvironment(int& argc, char**& argv) {
     const int tasks = launched_tasks();
     if (tasks > 1 && size == 1) {
         MPI_Finalize();
-        throw Error(ExitCode::usage,
-                    fmt::format("the launcher started {} tasks, but MPI sees one: every task would do the whole work and "
-                                "write the same file; under Slurm start the program with `srun --mpi=pmix`",
-                                tasks));
+        throw Error(
+            ExitCode::usage,
+            fmt::format("the launcher started {} tasks, but MPI sees one: every task would do the whole work and "
+                        "write the same file; under Slurm start the program with `srun --mpi=pmix`",
+                        tasks));
     }
 }
 

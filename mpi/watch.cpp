@@ -119,10 +119,12 @@ void Watch::check(const char* what) {
     if (Clock::now() - last_sign_ <= deadline_) return;
     std::string names;
     for (const int peer : missing_ranks()) {
-        names += fmt::format("{}rank {} on {}", names.empty() ? "" : ", ", peer, hosts_[static_cast<std::size_t>(peer)]);
+        names +=
+            fmt::format("{}rank {} on {}", names.empty() ? "" : ", ", peer, hosts_[static_cast<std::size_t>(peer)]);
     }
     throw Error(ExitCode::internal,
-                fmt::format("no rank has made progress for {:.0f} s (--deadline) while this one waited for {}; {}", deadline_.count(), what,
+                fmt::format("no rank has made progress for {:.0f} s (--deadline) while this one waited for {}; {}",
+                            deadline_.count(), what,
                             names.empty() ? "all of them answer: they wait for each other, which is a bug"
                                           : names + " does not answer: lost, stopped, or stuck in a read"));
 }

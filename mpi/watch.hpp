@@ -29,8 +29,8 @@ public:
     void begin_wait();
     /// Takes in and spreads what has arrived. To be called often, while waiting and while working.
     void listen();
-    /// Throws Error(internal) when nobody has made progress for the deadline; `what` is waited for. Names the ranks that
-    /// don't answer.
+    /// Throws Error(internal) when nobody has made progress for the deadline; `what` is waited for. Names the ranks
+    /// that don't answer.
     void check(const char* what);
 
 private:

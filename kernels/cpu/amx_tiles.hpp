@@ -22,8 +22,8 @@ inline constexpr std::int64_t tile_bytes = 1024;
 void pack(const std::uint16_t* source, std::int64_t rows, std::int64_t cols, std::byte* tiles);
 
 /// The transposed tiles (r, k), k in [k_begin, k_end), r < row_tiles, to out[r][k - k_begin].
-void transpose(const std::byte* tiles, std::int64_t row_tiles, std::int64_t ktiles, std::int64_t k_begin, std::int64_t k_end,
-               std::byte* out);
+void transpose(const std::byte* tiles, std::int64_t row_tiles, std::int64_t ktiles, std::int64_t k_begin,
+               std::int64_t k_end, std::byte* out);
 
 /// Tells this thread's tile unit the shape of the tiles; before accumulate(). release() gives the state back.
 void configure();

@@ -1,5 +1,5 @@
-// The machine's own large product: what a library that others wrote and tuned reaches on this rank's threads. Benchmarks
-// measure gram against it; nothing else calls it.
+// The machine's own large product: what a library that others wrote and tuned reaches on this rank's threads.
+// Benchmarks measure gram against it; nothing else calls it.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +14,9 @@ struct GemmShape {
     std::int64_t n = 0;
     std::int64_t k = 0;
 
-    double flops() const noexcept { return 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k); }
+    double flops() const noexcept {
+        return 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
+    }
     bool operator==(const GemmShape&) const = default;
 };
 

@@ -93,7 +93,8 @@ private:
                 products_.prepare_right(r - task.right.begin, blocks + r * format_.bytes, col, col_end);
             }
             for_each_tile(task, [&](std::int64_t l, std::int64_t r, std::int64_t tile) {
-                products_.accumulate(blocks + l * format_.bytes, r - task.right.begin, col == 0, tiles + tile * tile_elements_);
+                products_.accumulate(blocks + l * format_.bytes, r - task.right.begin, col == 0,
+                                     tiles + tile * tile_elements_);
             });
         }
     }
@@ -136,8 +137,12 @@ auto with_products(const HeadBlockFormat& format, F&& f) {
 HeadBlockFormat head_block_format(DType dtype, std::int64_t head_dim, std::int64_t hidden, bool amx) {
     HeadBlockFormat format{head_dim, hidden, dtype, 0, {}};
     switch (dtype) {
-        case DType::bf16: format.path = amx ? "amx-bf16" : "sgemm-bf16"; break;
-        case DType::f64: format.path = "dgemm"; break;
+        case DType::bf16:
+            format.path = amx ? "amx-bf16" : "sgemm-bf16";
+            break;
+        case DType::f64:
+            format.path = "dgemm";
+            break;
         default:
             format.dtype = DType::f32;
             format.path = "sgemm";
@@ -162,7 +167,8 @@ void tile_dots(const KvGroupBlocks& group, const HeadBlockFormat& format, std::s
 
 std::int64_t tile_dots_scratch(const HeadBlockFormat& format) {
     return with_products(format, [&]<class Products>() {
-        return TaskRunner<Products>::tiles_bytes(format) + Products::scratch_bytes(format, right_layers(format.head_dim));
+        return TaskRunner<Products>::tiles_bytes(format) +
+               Products::scratch_bytes(format, right_layers(format.head_dim));
     });
 }
 

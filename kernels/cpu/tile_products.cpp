@@ -32,14 +32,16 @@ void AmxProducts::pack(const MatrixRef& block, std::byte* out) {
     amx::pack(reinterpret_cast<const std::uint16_t*>(block.data), block.rows, block.cols, out);
 }
 
-void AmxProducts::prepare_right(std::int64_t slot, const std::byte* block, std::int64_t col_begin, std::int64_t col_end) {
+void AmxProducts::prepare_right(std::int64_t slot, const std::byte* block, std::int64_t col_begin,
+                                std::int64_t col_end) {
     k_begin_ = col_begin / amx::tile_cols;
     k_end_ = std::min(ktiles_, (col_end + amx::tile_cols - 1) / amx::tile_cols);
     amx::transpose(block, row_tiles_, ktiles_, k_begin_, k_end_, right_.data() + slot * slot_bytes_);
 }
 
 void AmxProducts::accumulate(const std::byte* left, std::int64_t slot, bool first, Element* c) {
-    amx::accumulate({left, right_.data() + slot * slot_bytes_, row_tiles_, row_tiles_, ktiles_, k_begin_, k_end_, first}, c);
+    amx::accumulate(
+        {left, right_.data() + slot * slot_bytes_, row_tiles_, row_tiles_, ktiles_, k_begin_, k_end_, first}, c);
 }
 
 template <class Stored, class ElementT>
@@ -52,7 +54,8 @@ BlasProducts<Stored, ElementT>::BlasProducts(const HeadBlockFormat& format, std:
 template <class Stored, class ElementT>
 std::int64_t BlasProducts<Stored, ElementT>::scratch_bytes(const HeadBlockFormat& format, std::int64_t right_blocks) {
     if (std::is_same_v<Stored, Element>) return 0;
-    return (right_blocks + 1) * format.head_dim * std::min(chunk_cols, format.hidden) * static_cast<std::int64_t>(sizeof(Element));
+    return (right_blocks + 1) * format.head_dim * std::min(chunk_cols, format.hidden) *
+           static_cast<std::int64_t>(sizeof(Element));
 }
 
 template <class Stored, class ElementT>
@@ -67,18 +70,25 @@ void BlasProducts<Stored, ElementT>::pack(const MatrixRef& block, std::byte* out
     const auto* single = reinterpret_cast<const float*>(block.data);
     for (std::int64_t i = 0; i < n; ++i) {
         switch (block.dtype) {
-            case DType::bf16: to[i] = static_cast<Stored>(bf16_to_f32(half[i])); break;
-            case DType::f16: to[i] = static_cast<Stored>(f16_to_f32(half[i])); break;
-            case DType::f32: to[i] = static_cast<Stored>(single[i]); break;
-            default: throw Error(ExitCode::internal, "a head block of this type cannot be packed");
+            case DType::bf16:
+                to[i] = static_cast<Stored>(bf16_to_f32(half[i]));
+                break;
+            case DType::f16:
+                to[i] = static_cast<Stored>(f16_to_f32(half[i]));
+                break;
+            case DType::f32:
+                to[i] = static_cast<Stored>(single[i]);
+                break;
+            default:
+                throw Error(ExitCode::internal, "a head block of this type cannot be packed");
         }
     }
 }
 
 // The chunk of a block in Element: where it lies when it is kept that way, else a widened copy.
 template <class Stored, class ElementT>
-auto BlasProducts<Stored, ElementT>::widened(const std::byte* block, std::vector<Element>& scratch, std::int64_t& stride) const
-    -> const Element* {
+auto BlasProducts<Stored, ElementT>::widened(const std::byte* block, std::vector<Element>& scratch,
+                                             std::int64_t& stride) const -> const Element* {
     const auto* stored = reinterpret_cast<const Stored*>(block) + col_begin_;
     if constexpr (std::is_same_v<Stored, Element>) {
         stride = hidden_;
@@ -125,9 +135,11 @@ double BlasProducts<Stored, ElementT>::dot(const Element* a, const Element* b, s
     std::array<double, 16> sums{};
     std::int64_t i = 0;
     for (; i + 16 <= n; i += 16) {
-        for (std::int64_t j = 0; j < 16; ++j) sums[static_cast<std::size_t>(j)] += static_cast<double>(a[i + j]) * static_cast<double>(b[i + j]);
+        for (std::int64_t j = 0; j < 16; ++j)
+            sums[static_cast<std::size_t>(j)] += static_cast<double>(a[i + j]) * static_cast<double>(b[i + j]);
     }
-    for (std::int64_t j = 0; i + j < n; ++j) sums[static_cast<std::size_t>(j)] += static_cast<double>(a[i + j]) * static_cast<double>(b[i + j]);
+    for (std::int64_t j = 0; i + j < n; ++j)
+        sums[static_cast<std::size_t>(j)] += static_cast<double>(a[i + j]) * static_cast<double>(b[i + j]);
     double sum = 0.0;
     for (const double part : sums) sum += part;
     return sum;

@@ -22,7 +22,8 @@ namespace geom::cpu {
 class AmxProducts {
 public:
     using Element = float;
-    static constexpr std::int64_t chunk_cols = 1024;  ///< two layers' chunk of right-hand tiles fits the second cache level
+    static constexpr std::int64_t chunk_cols =
+        1024;  ///< two layers' chunk of right-hand tiles fits the second cache level
 
     AmxProducts(const HeadBlockFormat& format, std::int64_t right_blocks);
     ~AmxProducts() { amx::release(); }
@@ -44,8 +45,8 @@ private:
     std::int64_t slot_bytes_;
 };
 
-/// Row-major blocks of Stored (bf16 bits, float or double), multiplied by OpenBLAS in Element. bf16 is widened, exactly,
-/// a chunk at a time.
+/// Row-major blocks of Stored (bf16 bits, float or double), multiplied by OpenBLAS in Element. bf16 is widened,
+/// exactly, a chunk at a time.
 template <class Stored, class ElementT>
 class BlasProducts {
 public:

@@ -1,4 +1,5 @@
 // Collectives over MPI. Messages of one pair of ranks keep their order (MPI's non-overtaking rule), so one tag serves.
+#include <algorithm>
 #include <cstring>
 #include <vector>
 
@@ -42,6 +43,9 @@ private:
             }
             std::memcpy(receive->data, send.data, static_cast<std::size_t>(send.bytes));
             ++receive;
+        }
+        if (std::any_of(receive, receives.end(), [self](const Message& message) { return message.peer == self; })) {
+            throw Error(ExitCode::internal, "a message from oneself was never sent");
         }
     }
 

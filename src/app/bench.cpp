@@ -60,7 +60,8 @@ public:
         std::string out = fmt::format("{:<44} {:>10} {:>10} {:>10}  {}\n", "", "median", "min", "max", "unit");
         for (const Row& row : rows_) {
             const auto [low, high] = std::minmax_element(row.values.begin(), row.values.end());
-            out += fmt::format("{:<44} {:>10.4g} {:>10.4g} {:>10.4g}  {}\n", row.name, median(row.values), *low, *high, row.unit);
+            out += fmt::format("{:<44} {:>10.4g} {:>10.4g} {:>10.4g}  {}\n", row.name, median(row.values), *low, *high,
+                               row.unit);
         }
         return out;
     }
@@ -69,8 +70,12 @@ public:
         ordered_json list = ordered_json::array();
         for (const Row& row : rows_) {
             const auto [low, high] = std::minmax_element(row.values.begin(), row.values.end());
-            list.push_back({{"name", row.name}, {"unit", row.unit}, {"median", median(row.values)}, {"min", *low},
-                            {"max", *high}, {"values", row.values}});
+            list.push_back({{"name", row.name},
+                            {"unit", row.unit},
+                            {"median", median(row.values)},
+                            {"min", *low},
+                            {"max", *high},
+                            {"values", row.values}});
         }
         return list;
     }
@@ -85,7 +90,8 @@ public:
     virtual void once(Table& table) = 0;
 };
 
-// --- the machine by itself --------------------------------------------------------------------------------------------
+// --- the machine by itself
+// --------------------------------------------------------------------------------------------
 
 // Large products by a library: bf16 where the processor has tiles for it, else f32. The best of the shapes counts.
 class GemmPart : public Part {
@@ -132,7 +138,8 @@ public:
     }
 
     void once(Table& table) override {
-        table.add("copy, bytes read + written", "GB/s", 2e-9 * static_cast<double>(bytes) / seconds_of([this] { copy(); }));
+        table.add("copy, bytes read + written", "GB/s",
+                  2e-9 * static_cast<double>(bytes) / seconds_of([this] { copy(); }));
     }
 
 private:
@@ -150,7 +157,8 @@ private:
     Buffer from_, to_;
 };
 
-// --- measures ---------------------------------------------------------------------------------------------------------
+// --- measures
+// ---------------------------------------------------------------------------------------------------------
 
 // W_Q and W_K of one layer at a time, as a run has them; reading is not part of what is timed.
 class LayerSource {
@@ -164,7 +172,8 @@ public:
 
     /// Blocks of the heads of `layer`, valid until the next call.
     void read(std::int64_t layer) {
-        const Weight q = checkpoint_.weight(WeightFamily::q_proj, layer), k = checkpoint_.weight(WeightFamily::k_proj, layer);
+        const Weight q = checkpoint_.weight(WeightFamily::q_proj, layer),
+                     k = checkpoint_.weight(WeightFamily::k_proj, layer);
         const std::vector<ReadJob> jobs{{&q, {0, q.rows}, q_.data()}, {&k, {0, k.rows}, k_.data()}};
         reader_.read(jobs);
         q_blocks = blocks(q, q_);
@@ -195,7 +204,8 @@ public:
         : config_(checkpoint.config()),
           backend_(backend),
           gemm_(gemm),
-          format_(backend.head_block_format(checkpoint.weight(WeightFamily::q_proj, 0).dtype, config_.head_dim, config_.hidden)),
+          format_(backend.head_block_format(checkpoint.weight(WeightFamily::q_proj, 0).dtype, config_.head_dim,
+                                            config_.hidden)),
           blocks_(backend.allocate((config_.heads + config_.kv_heads) * config_.layers * format_.bytes)),
           gram_(static_cast<std::size_t>(heads_a_group() * config_.layers * config_.layers)) {
         for (std::int64_t layer = 0; layer < config_.layers; ++layer) {
@@ -210,7 +220,8 @@ public:
         const double seconds = seconds_of([&] {
             for (std::int64_t group = 0; group < config_.kv_heads; ++group) {
                 const std::byte* q = blocks_.data() + (config_.kv_heads + group * heads_a_group()) * of_one;
-                backend_.tile_dots({config_.layers, heads_a_group(), blocks_.data() + group * of_one, q}, format_, gram_);
+                backend_.tile_dots({config_.layers, heads_a_group(), blocks_.data() + group * of_one, q}, format_,
+                                   gram_);
             }
         });
         const double rate = flops() * 1e-12 / seconds;
@@ -224,14 +235,16 @@ private:
 
     // The tiles on and above the diagonal, as the plan counts them.
     double flops() const {
-        const auto tiles = static_cast<double>((config_.heads + config_.kv_heads) * config_.layers * (config_.layers + 1) / 2);
+        const auto tiles =
+            static_cast<double>((config_.heads + config_.kv_heads) * config_.layers * (config_.layers + 1) / 2);
         return tiles * 2.0 * static_cast<double>(config_.head_dim * config_.head_dim * config_.hidden);
     }
 
     void pack(const std::vector<MatrixRef>& heads, std::int64_t layer, std::int64_t first) {
         std::vector<std::byte*> out;
         for (std::size_t h = 0; h < heads.size(); ++h) {
-            out.push_back(blocks_.data() + ((first + static_cast<std::int64_t>(h)) * config_.layers + layer) * format_.bytes);
+            out.push_back(blocks_.data() +
+                          ((first + static_cast<std::int64_t>(h)) * config_.layers + layer) * format_.bytes);
         }
         backend_.pack_head_blocks(heads, format_, out);
     }
@@ -253,7 +266,9 @@ public:
         double seconds = 0.0;
         for (std::int64_t layer = 0; layer < layers_; ++layer) {
             source_.read(layer);
-            seconds += seconds_of([&] { heads_of_layer(backend_.dense(), {layer, source_.q_blocks, source_.k_blocks}, top_k_); });
+            seconds += seconds_of([&] {
+                heads_of_layer(backend_.dense(), {layer, source_.q_blocks, source_.k_blocks}, top_k_);
+            });
         }
         table.add("heads", "s", seconds);
     }
@@ -265,7 +280,8 @@ private:
     std::int64_t top_k_;
 };
 
-// --- loading ----------------------------------------------------------------------------------------------------------
+// --- loading
+// ----------------------------------------------------------------------------------------------------------
 
 // The same bytes of a checkpoint twice, from storage: by the stream of a run, and by a loop of pread.
 class LoadPart : public Part {
@@ -273,8 +289,9 @@ public:
     LoadPart(const Checkpoint& checkpoint, int threads) : checkpoint_(checkpoint), threads_(std::max(threads, 4)) {
         for (std::int64_t layer = 0; layer < checkpoint.config().layers; ++layer) {
             LayerRequest request{layer, {}};
-            for (const WeightFamily family : {WeightFamily::q_proj, WeightFamily::k_proj, WeightFamily::v_proj, WeightFamily::o_proj,
-                                              WeightFamily::gate_proj, WeightFamily::up_proj, WeightFamily::down_proj}) {
+            for (const WeightFamily family :
+                 {WeightFamily::q_proj, WeightFamily::k_proj, WeightFamily::v_proj, WeightFamily::o_proj,
+                  WeightFamily::gate_proj, WeightFamily::up_proj, WeightFamily::down_proj}) {
                 if (!checkpoint.has(family, layer)) continue;
                 const Weight weight = checkpoint.weight(family, layer);
                 request.weights.push_back({family, {}});
@@ -347,11 +364,15 @@ private:
         std::unique_ptr<File> file;
         std::int32_t opened = -1;
         for (const Piece& piece : pieces_) {
-            if (piece.at.file != opened) file = std::make_unique<File>(checkpoint_.files()[static_cast<std::size_t>(opened = piece.at.file)]);
+            if (piece.at.file != opened)
+                file = std::make_unique<File>(checkpoint_.files()[static_cast<std::size_t>(opened = piece.at.file)]);
             for (std::int64_t done = 0; done < piece.bytes;) {
                 const auto wanted = std::min(buffer.size(), static_cast<std::size_t>(piece.bytes - done));
                 const ::ssize_t got = ::pread(file->descriptor(), buffer.data(), wanted, piece.at.offset + done);
-                if (got <= 0) throw Error(ExitCode::input, fmt::format("{}: cannot be read", checkpoint_.files()[static_cast<std::size_t>(opened)].string()));
+                if (got <= 0)
+                    throw Error(ExitCode::input,
+                                fmt::format("{}: cannot be read",
+                                            checkpoint_.files()[static_cast<std::size_t>(opened)].string()));
                 done += got;
             }
         }
@@ -365,7 +386,8 @@ private:
     int turn_ = 0;
 };
 
-// --- all of it --------------------------------------------------------------------------------------------------------
+// --- all of it
+// --------------------------------------------------------------------------------------------------------
 
 class Bench {
 public:
@@ -376,8 +398,9 @@ public:
         shape_ = std::make_unique<Checkpoint>(Checkpoint::open("synth:" + options.shape, "", ""));
         if (!options.model.empty()) model_ = std::make_unique<Checkpoint>(Checkpoint::open(options.model, "", ""));
         if (wanted("load") && model_ && model_->files().empty()) {
-            throw Error(ExitCode::usage, "bench load: synthetic weights are not read from storage; --model takes a folder "
-                                         "(geom-mpi synth SHAPE DIR writes one)");
+            throw Error(ExitCode::usage,
+                        "bench load: synthetic weights are not read from storage; --model takes a folder "
+                        "(geom-mpi synth SHAPE DIR writes one)");
         }
     }
 
@@ -390,18 +413,20 @@ public:
     }
 
     void speak() const {
-        fmt::print(options_.json == "-" ? stderr : stdout, "machine   {}\nshape     {}, {} times in turn\n\n{}", machine_text(),
-                   options_.shape, options_.repeat, table_.text());
+        fmt::print(options_.json == "-" ? stderr : stdout, "machine   {}\nshape     {}, {} times in turn\n\n{}",
+                   machine_text(), options_.shape, options_.repeat, table_.text());
         if (options_.json.empty()) return;
-        const ordered_json object = {{"machine", machine_text()}, {"threads", machine_.threads}, {"shape", options_.shape},
-                                     {"model", options_.model},   {"repeat", options_.repeat},   {"rows", table_.json()}};
+        const ordered_json object = {{"machine", machine_text()}, {"threads", machine_.threads},
+                                     {"shape", options_.shape},   {"model", options_.model},
+                                     {"repeat", options_.repeat}, {"rows", table_.json()}};
         if (options_.json == "-") {
             fmt::print("{}\n", object.dump(2));
             return;
         }
         std::ofstream out(options_.json);
         out << object.dump(2) << "\n";
-        if (!out.flush()) throw Error(ExitCode::output, fmt::format("{}: the JSON object cannot be written", options_.json));
+        if (!out.flush())
+            throw Error(ExitCode::output, fmt::format("{}: the JSON object cannot be written", options_.json));
     }
 
 private:
@@ -410,7 +435,9 @@ private:
     void check() const {
         for (const std::string& part : options_.parts) {
             if (std::find(names.begin(), names.end(), part) == names.end()) {
-                throw Error(ExitCode::usage, fmt::format("bench {}: no part of that name; there are gemm, copy, gram, heads and load", part));
+                throw Error(
+                    ExitCode::usage,
+                    fmt::format("bench {}: no part of that name; there are gemm, copy, gram, heads and load", part));
             }
             if (part == "load" && options_.model.empty()) {
                 throw Error(ExitCode::usage, "bench load needs a checkpoint on disk: --model FOLDER");
@@ -441,8 +468,9 @@ private:
     }
 
     std::string machine_text() const {
-        return fmt::format("{}, {} thread{}, {}; {}, {}", backend_->device(), machine_.threads, machine_.threads == 1 ? "" : "s",
-                           machine_.amx ? "AMX bf16" : "no AMX", backend_->library(), GEOM_COMPILED);
+        return fmt::format("{}, {} thread{}, {}; {}, {}", backend_->device(), machine_.threads,
+                           machine_.threads == 1 ? "" : "s", machine_.amx ? "AMX bf16" : "no AMX", backend_->library(),
+                           GEOM_COMPILED);
     }
 
     const BenchOptions& options_;
@@ -457,7 +485,8 @@ private:
 
 void run_bench(const BenchOptions& options, const Communicator& communicator) {
     if (communicator.size() > 1) {
-        throw Error(ExitCode::usage, "bench times one rank; start it without mpirun (tests/bench/bench.py times runs of several)");
+        throw Error(ExitCode::usage,
+                    "bench times one rank; start it without mpirun (tests/bench/bench.py times runs of several)");
     }
     Bench bench(options, communicator);
     bench.run();

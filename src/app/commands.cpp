@@ -16,7 +16,8 @@ namespace {
 void write_synthetic(const SynthOptions& options) {
     const SyntheticModel model = parse_synthetic(options.shape);
     write_synthetic_checkpoint(model, options.folder);
-    fmt::print("{}: synthetic checkpoint {} written; look at it with geom-mpi --model {}\n", options.folder, options.shape, options.folder);
+    fmt::print("{}: synthetic checkpoint {} written; look at it with geom-mpi --model {}\n", options.folder,
+               options.shape, options.folder);
 }
 
 void print_plan(const RunOptions& options, const Communicator& communicator) {
@@ -31,14 +32,19 @@ int run_command(const Options& options, const Communicator& communicator, Phases
         case Command::nothing:
             if (communicator.rank() == 0) fmt::print(options.exit_code == 0 ? stdout : stderr, "{}", options.message);
             return options.exit_code;
-        case Command::info: print_plan(options.run, communicator); return 0;
+        case Command::info:
+            print_plan(options.run, communicator);
+            return 0;
         case Command::synth:
             agree_on(communicator, [&] {
                 if (communicator.rank() == 0) write_synthetic(options.synth);
             });
             return 0;
-        case Command::bench: agree_on(communicator, [&] { run_bench(options.bench, communicator); }); return 0;
-        case Command::run: break;
+        case Command::bench:
+            agree_on(communicator, [&] { run_bench(options.bench, communicator); });
+            return 0;
+        case Command::run:
+            break;
     }
     if (options.run.dry_run) {
         print_plan(options.run, communicator);

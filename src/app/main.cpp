@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <cstdio>
 #include <exception>
 
@@ -25,6 +26,7 @@ namespace {
 
 int guarded(const geom::Options& options, const geom::Communicator& world, geom::Phases& phases) {
     geom::listen_for_stop_signals();
+    std::signal(SIGXFSZ, SIG_IGN);  // a write beyond a limit on file sizes is an error like any other
     try {
         return geom::run_command(options, world, phases);
     } catch (const geom::AgreedError& error) {

@@ -26,7 +26,8 @@ std::string footer() {
         "\nModels:\n"
         "  a folder             with config.json and safetensors shards\n"
         "  ORG/NAME             a hub id, resolved in the local cache; nothing is ever downloaded\n"
-        "  synth:SHAPE[?...]    deterministic weights: qwen3-0.6b ... llama-3.1-405b, tiny, L28-H16-KV8-hd128-D1024-F3072;\n"
+        "  synth:SHAPE[?...]    deterministic weights: qwen3-0.6b ... llama-3.1-405b, tiny, "
+        "L28-H16-KV8-hd128-D1024-F3072;\n"
         "                       options seed=N layers=N dtype=bf16|f16|f32|f64 drift=T iid=1, joined by &\n"
         "\nExamples:\n"
         "  geom-mpi --model Qwen/Qwen3-0.6B\n"
@@ -45,7 +46,8 @@ struct RawValues {
 void add_model_options(CLI::App& app, RunOptions& run) {
     app.add_option("--model", run.model, "folder, hub id, or synth:SHAPE")->required()->type_name("MODEL");
     app.add_option("--revision", run.revision, "branch, tag or commit of a hub id (default main)")->type_name("R");
-    app.add_option("--family", run.family, "read the weights as this model family, whatever config.json says")->type_name("NAME");
+    app.add_option("--family", run.family, "read the weights as this model family, whatever config.json says")
+        ->type_name("NAME");
 }
 
 void add_work_options(CLI::App& app, RunOptions& run, RawValues& raw) {
@@ -55,26 +57,31 @@ void add_work_options(CLI::App& app, RunOptions& run, RawValues& raw) {
     app.add_option("--layers", raw.layers, "only layers A to B-1")->type_name("A:B");
     app.add_option("--top-k", run.top_k, "singular directions to keep of each head (at most head_dim are)")
         ->capture_default_str()
-        ->check(CLI::PositiveNumber)
+        ->check(CLI::Range(1, 1 << 20))
         ->type_name("K");
     app.add_option("--backend", run.backend, "auto, cpu or cuda")->capture_default_str()->type_name("NAME");
     app.add_option("--memory-budget", raw.memory_budget,
                    "memory a rank may use, e.g. 8GiB (default 0.8 of what the node gives a rank)")
         ->type_name("BYTES");
-    app.add_option("--threads", run.threads, "threads a rank (default: see below)")->check(CLI::PositiveNumber)->type_name("N");
+    app.add_option("--threads", run.threads, "threads a rank (default: see below)")
+        ->check(CLI::Range(1, 4096))
+        ->type_name("N");
 }
 
 void add_run_options(CLI::App& app, RunOptions& run) {
-    app.add_option("-o,--output", run.output, "result file (default MODEL.geom.h5 in this folder)")->type_name("FILE.h5");
+    app.add_option("-o,--output", run.output, "result file (default MODEL.geom.h5 in this folder)")
+        ->type_name("FILE.h5");
     app.add_flag("--overwrite", run.overwrite, "replace an existing result");
-    app.add_option("--json", run.json, "write a JSON object about the run to FILE, or to stdout for - (the summary then goes to stderr)")
+    app.add_option("--json", run.json,
+                   "write a JSON object about the run to FILE, or to stdout for - (the summary then goes to stderr)")
         ->type_name("FILE|-");
     app.add_option("--deadline", run.deadline, "seconds to wait for another rank before giving up")
         ->capture_default_str()
-        ->check(CLI::PositiveNumber)
+        ->check(CLI::Range(0.1, 1e9))
         ->type_name("S");
-    auto* resume = app.add_flag("--resume", run.resume, "succeed at once when the result of this very run is there already "
-                                                        "(a stopped run's journal is always taken up)");
+    auto* resume = app.add_flag("--resume", run.resume,
+                                "succeed at once when the result of this very run is there already "
+                                "(a stopped run's journal is always taken up)");
     app.add_flag("--fresh", run.fresh, "throw a stopped run's journal away and start anew")->excludes(resume);
     app.add_flag("--dry-run", run.dry_run, "print the plan (owners, bytes, flops, memory) and stop");
     app.add_flag("--quiet", run.quiet, "no progress, no notes");
@@ -84,8 +91,13 @@ void add_bench_options(CLI::App& app, BenchOptions& bench) {
     app.add_option("PART", bench.parts, "gemm, copy, gram, heads, load (default: all that have what they need)");
     app.add_option("--shape", bench.shape, "of the made-up weights, as after synth:")->capture_default_str();
     app.add_option("--model", bench.model, "folder of a checkpoint, for load")->type_name("FOLDER");
-    app.add_option("--repeat", bench.repeat, "how often")->capture_default_str()->check(CLI::PositiveNumber)->type_name("N");
-    app.add_option("--threads", bench.threads, "threads (default: as a run's)")->check(CLI::PositiveNumber)->type_name("N");
+    app.add_option("--repeat", bench.repeat, "how often")
+        ->capture_default_str()
+        ->check(CLI::Range(1, 4096))
+        ->type_name("N");
+    app.add_option("--threads", bench.threads, "threads (default: as a run's)")
+        ->check(CLI::Range(1, 4096))
+        ->type_name("N");
     app.add_option("--json", bench.json, "write all numbers to FILE, or to stdout for -")->type_name("FILE|-");
 }
 
@@ -96,11 +108,12 @@ std::string joined(int argc, const char* const* argv) {
 }
 
 void interpret(Options& options, const RawValues& raw) {
-    if (!raw.layers.empty()) options.run.layers = parse_range(raw.layers);
-    if (!raw.memory_budget.empty()) options.run.memory_budget = parse_bytes(raw.memory_budget);
+    if (!raw.layers.empty()) options.run.layers = parse_range("--layers", raw.layers);
+    if (!raw.memory_budget.empty()) options.run.memory_budget = parse_bytes("--memory-budget", raw.memory_budget);
     for (const std::string& name : options.run.measures) {
         if (find_measure(name) == nullptr) {
-            throw Error(ExitCode::usage, fmt::format("-m {}: this version has no measure of that name; it has {}", name, measure_list()));
+            throw Error(ExitCode::usage, fmt::format("-m {}: this version has no measure of that name; it has {}", name,
+                                                     measure_list()));
         }
     }
     if (options.run.backend != "auto" && options.run.backend != "cpu" && options.run.backend != "cuda") {
@@ -118,6 +131,7 @@ Options parse_options(int argc, const char* const* argv) {
     app.footer(footer());
     app.set_version_flag("--version", "geom-mpi " GEOM_VERSION);
     app.set_config("--config", "", "read options from a TOML file (keys as the long flags)")->type_name("FILE.toml");
+    app.allow_config_extras(CLI::config_extras_mode::error);
     app.require_subcommand(0, 1);
     auto* run_group = app.add_option_group("run");
     add_model_options(*run_group, options.run);
@@ -147,7 +161,8 @@ Options parse_options(int argc, const char* const* argv) {
         const bool good = app.exit(error, out, err) == 0;
         options.command = Command::nothing;
         options.exit_code = good ? 0 : static_cast<int>(ExitCode::usage);
-        options.message = good ? out.str() : err.str();
+        options.message =
+            good ? out.str() : fmt::format("geom-mpi: error: {}; geom-mpi --help lists all options\n", error.what());
     } catch (const Error& error) {
         options.command = Command::nothing;
         options.exit_code = static_cast<int>(error.code());
@@ -156,7 +171,7 @@ Options parse_options(int argc, const char* const* argv) {
     return options;
 }
 
-std::int64_t parse_bytes(const std::string& text) {
+std::int64_t parse_bytes(const std::string& option, const std::string& text) {
     std::size_t used = 0;
     double value = 0.0;
     try {
@@ -165,24 +180,25 @@ std::int64_t parse_bytes(const std::string& text) {
         used = 0;
     }
     static const std::vector<std::pair<std::string, double>> units = {
-        {"", 1.0}, {"B", 1.0}, {"KiB", 1024.0}, {"MiB", 1048576.0}, {"GiB", 1073741824.0}, {"TiB", 1099511627776.0},
-        {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"TB", 1e12}};
+        {"", 1.0},   {"B", 1.0},  {"KiB", 1024.0}, {"MiB", 1048576.0}, {"GiB", 1073741824.0}, {"TiB", 1099511627776.0},
+        {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9},     {"TB", 1e12}};
     for (const auto& [unit, factor] : units) {
         if (used > 0 && text.substr(used) == unit && value > 0.0 && value * factor < 9e18) {
             return static_cast<std::int64_t>(std::llround(value * factor));
         }
     }
-    throw Error(ExitCode::usage, fmt::format("'{}' is no amount of memory; write it like 8GiB, 512MiB or 2e9", text));
+    throw Error(ExitCode::usage,
+                fmt::format("{} {}: no amount of memory; write it like 8GiB, 512MiB or 2e9", option, text));
 }
 
-Range parse_range(const std::string& text) {
+Range parse_range(const std::string& option, const std::string& text) {
     long long begin = 0, end = 0;
     int used = 0;
-    if (std::sscanf(text.c_str(), "%lld:%lld%n", &begin, &end, &used) == 2 && static_cast<std::size_t>(used) == text.size() &&
-        begin >= 0 && end > begin) {
+    if (std::sscanf(text.c_str(), "%lld:%lld%n", &begin, &end, &used) == 2 &&
+        static_cast<std::size_t>(used) == text.size() && begin >= 0 && end > begin) {
         return {begin, end};
     }
-    throw Error(ExitCode::usage, fmt::format("'{}' is no range; write A:B for A to B-1, with 0 <= A < B", text));
+    throw Error(ExitCode::usage, fmt::format("{} {}: no range; write A:B for A to B-1, with 0 <= A < B", option, text));
 }
 
 }  // namespace geom

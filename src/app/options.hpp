@@ -20,8 +20,8 @@ struct RunOptions {
     std::string backend = "auto";
     std::optional<Range> layers;
     std::int64_t top_k = 8;
-    std::int64_t memory_budget = 0;     ///< bytes a rank; 0: what the node gives
-    int threads = 0;                    ///< a rank; 0: what the node gives
+    std::int64_t memory_budget = 0;  ///< bytes a rank; 0: what the node gives
+    int threads = 0;                 ///< a rank; 0: what the node gives
     double deadline = 600.0;
     bool overwrite = false;
     bool dry_run = false;
@@ -59,10 +59,10 @@ struct Options {
 /// Parses arguments (and the file named by --config). Never exits: what CLI11 would print is in `message`.
 Options parse_options(int argc, const char* const* argv);
 
-/// "8GiB", "512MiB", "1.5e9", "4096" to bytes. Throws Error(usage).
-std::int64_t parse_bytes(const std::string& text);
+/// "8GiB", "512MiB", "1.5e9", "4096" to bytes. Throws Error(usage) naming the option.
+std::int64_t parse_bytes(const std::string& option, const std::string& text);
 
-/// "A:B", half-open. Throws Error(usage).
-Range parse_range(const std::string& text);
+/// "A:B", half-open. Throws Error(usage) naming the option.
+Range parse_range(const std::string& option, const std::string& text);
 
 }  // namespace geom

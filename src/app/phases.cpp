@@ -7,7 +7,8 @@
 namespace geom {
 
 void Phases::add(const std::string& name, double seconds) {
-    const auto found = std::find_if(seconds_.begin(), seconds_.end(), [&](const auto& entry) { return entry.first == name; });
+    const auto found =
+        std::find_if(seconds_.begin(), seconds_.end(), [&](const auto& entry) { return entry.first == name; });
     if (found == seconds_.end()) {
         seconds_.emplace_back(name, seconds);
     } else {
@@ -15,10 +16,12 @@ void Phases::add(const std::string& name, double seconds) {
     }
 }
 
-std::vector<PhaseTime> Phases::over_ranks(const std::vector<std::string>& names, const Communicator& communicator) const {
+std::vector<PhaseTime> Phases::over_ranks(const std::vector<std::string>& names,
+                                          const Communicator& communicator) const {
     std::string mine;
     for (const std::string& name : names) {
-        const auto found = std::find_if(seconds_.begin(), seconds_.end(), [&](const auto& entry) { return entry.first == name; });
+        const auto found =
+            std::find_if(seconds_.begin(), seconds_.end(), [&](const auto& entry) { return entry.first == name; });
         const double seconds = name == "total" ? total() : found == seconds_.end() ? 0.0 : found->second;
         mine.append(reinterpret_cast<const char*>(&seconds), sizeof seconds);
     }

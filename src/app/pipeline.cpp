@@ -45,8 +45,8 @@ int reader_threads(const Survey& survey) {
 // The part of a run that makes numbers.
 class Computation {
 public:
-    Computation(const Survey& survey, const Plan& plan, Recorder& recorder, const Communicator& communicator, Phases& phases,
-                Progress& progress)
+    Computation(const Survey& survey, const Plan& plan, Recorder& recorder, const Communicator& communicator,
+                Phases& phases, Progress& progress)
         : survey_(survey),
           plan_(plan),
           recorder_(recorder),
@@ -54,8 +54,13 @@ public:
           phases_(phases),
           progress_(progress),
           reader_(survey.checkpoint.files(), reader_threads(survey)),
-          watchful_(communicator, progress, phases, [this] { return reader_.bytes_read() + survey_.backend->workers().finished(); }),
-          context_{survey.checkpoint.config(), survey.layers, survey.settings, survey.schema, *survey.backend,
+          watchful_(communicator, progress, phases,
+                    [this] { return reader_.bytes_read() + survey_.backend->workers().finished(); }),
+          context_{survey.checkpoint.config(),
+                   survey.layers,
+                   survey.settings,
+                   survey.schema,
+                   *survey.backend,
                    [this](UnitResult result) { recorder_.take(std::move(result)); }} {
         communicator_.set_idle([this] { watchful_.tick(); });
         survey_.backend->workers().set_idle([this] { watchful_.tick(); });
@@ -82,7 +87,8 @@ private:
     void load_layers(std::int64_t pass, HeadStore& blocks) {
         const auto collectives = make_host_collectives(communicator_);
         progress_.begin("load", static_cast<double>(mine().bytes_read) / static_cast<double>(plan_.passes), "B");
-        LayerStream stream(survey_.checkpoint, reader_, layer_requests(survey_, plan_, recorder_.done(), pass, communicator_.rank()),
+        LayerStream stream(survey_.checkpoint, reader_,
+                           layer_requests(survey_, plan_, recorder_.done(), pass, communicator_.rank()),
                            [this] { watchful_.tick(); });
         for (std::int64_t round = 0; round < plan_.rounds(); ++round) {
             const LayerWeights* weights = nullptr;
@@ -118,7 +124,8 @@ private:
     // All ranks go through as many shares as any of them has, so that they can stop together between two.
     void multiply_groups(std::int64_t pass, const HeadStore& blocks) {
         std::size_t most = 0;
-        for (const RankPlan& rank : plan_.ranks) most = std::max(most, rank.passes[static_cast<std::size_t>(pass)].size());
+        for (const RankPlan& rank : plan_.ranks)
+            most = std::max(most, rank.passes[static_cast<std::size_t>(pass)].size());
         const auto held = static_cast<std::int64_t>(blocks.shares().size());
         const double flops = static_cast<double>(mine().flops) / static_cast<double>(plan_.passes);
         for (const Measure* measure : survey_.measures) {
@@ -150,16 +157,16 @@ private:
     MeasureContext context_;
 };
 
-RunRecord record_of(const Survey& survey, const Plan& plan, const Reader& reader, std::size_t resumed, const std::string& command_line,
-                    const Communicator& communicator) {
+RunRecord record_of(const Survey& survey, const Plan& plan, const Reader& reader, std::size_t resumed,
+                    const std::string& command_line, const Communicator& communicator) {
     RunRecord run;
     run.command_line = command_line;
     run.measures = survey.measure_names();
     run.backend = survey.backend->name();
     run.path = survey.format.path;
     run.hosts = communicator.all_gather(survey.machine.host);
-    run.devices = communicator.all_gather(
-        fmt::format("{}, {} thread{}", survey.backend->device(), survey.machine.threads, survey.machine.threads == 1 ? "" : "s"));
+    run.devices = communicator.all_gather(fmt::format("{}, {} thread{}", survey.backend->device(),
+                                                      survey.machine.threads, survey.machine.threads == 1 ? "" : "s"));
     run.ranks = communicator.size();
     run.passes = plan.passes;
     run.flops = plan.flops();
@@ -178,7 +185,8 @@ bool finished_before(const RunOptions& options, const Survey& survey) {
 
 }  // namespace
 
-void run_pipeline(const RunOptions& options, const std::string& command_line, const Communicator& communicator, Phases& phases) {
+void run_pipeline(const RunOptions& options, const std::string& command_line, const Communicator& communicator,
+                  Phases& phases) {
     Progress progress(options.quiet || communicator.rank() != 0);
     const Survey survey = agreed_survey(options, communicator);
     bool finished = false;
@@ -193,7 +201,9 @@ void run_pipeline(const RunOptions& options, const std::string& command_line, co
     }
     Recorder recorder(survey, communicator, options.fresh);
     const Plan plan = agreed_plan(survey, recorder.done(), communicator);
-    if (!recorder.done().empty()) progress.note(fmt::format("geom-mpi: going on from the journal: {} units are done", recorder.done().size()));
+    if (!recorder.done().empty())
+        progress.note(fmt::format("geom-mpi: going on from the journal: {} units are done", recorder.done().size()));
+    recorder.open();
     RunRecord run;
     Cosines cosines;
     try {

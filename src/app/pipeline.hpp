@@ -11,7 +11,8 @@ namespace geom {
 
 /// Collective. Runs what the options ask for and prints the summary on rank 0. Throws AgreedError for failures that all
 /// ranks know of, anything else for this rank's own.
-void run_pipeline(const RunOptions& options, const std::string& command_line, const Communicator& communicator, Phases& phases);
+void run_pipeline(const RunOptions& options, const std::string& command_line, const Communicator& communicator,
+                  Phases& phases);
 
 /// What a run would do, on `ranks` ranks of this machine's kind; nothing is loaded.
 std::string dry_run(const RunOptions& options, const Communicator& communicator);

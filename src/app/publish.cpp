@@ -16,14 +16,16 @@ namespace {
 
 class Publication {
 public:
-    Publication(const Survey& survey, RunRecord& run, Recorder& recorder, const Communicator& communicator, Phases& phases)
+    Publication(const Survey& survey, RunRecord& run, Recorder& recorder, const Communicator& communicator,
+                Phases& phases)
         : survey_(survey),
           run_(run),
           recorder_(recorder),
           communicator_(communicator),
           phases_(phases),
           schema_(with_run_and_analysis(survey.schema, run.measures)),
-          temporary_(communicator.broadcast(communicator.rank() == 0 ? temporary_name(survey.file).string() : std::string(), 0)) {}
+          temporary_(communicator.broadcast(
+              communicator.rank() == 0 ? temporary_name(survey.file).string() : std::string(), 0)) {}
 
     Cosines write() {
         try {
@@ -94,7 +96,8 @@ private:
 
 }  // namespace
 
-Cosines publish(const Survey& survey, RunRecord& run, Recorder& recorder, const Communicator& communicator, Phases& phases) {
+Cosines publish(const Survey& survey, RunRecord& run, Recorder& recorder, const Communicator& communicator,
+                Phases& phases) {
     return Publication(survey, run, recorder, communicator, phases).write();
 }
 

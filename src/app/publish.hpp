@@ -1,5 +1,5 @@
-// From computed numbers to the one result file: assembled a variable at a time, written by all ranks, verified, analysed,
-// renamed.
+// From computed numbers to the one result file: assembled a variable at a time, written by all ranks, verified,
+// analysed, renamed.
 #pragma once
 
 #include "app/phases.hpp"
@@ -12,6 +12,7 @@ namespace geom {
 
 /// Collective. Completes `run` with times and memory. Returns what rank 0 analysed (the others: nothing). On failure
 /// nothing is left but the journal; throws AgreedError.
-Cosines publish(const Survey& survey, RunRecord& run, Recorder& recorder, const Communicator& communicator, Phases& phases);
+Cosines publish(const Survey& survey, RunRecord& run, Recorder& recorder, const Communicator& communicator,
+                Phases& phases);
 
 }  // namespace geom

@@ -12,7 +12,8 @@ namespace {
 std::string differences_of(const JournalContents& contents) {
     std::string text;
     for (const IdentityDifference& difference : contents.differences) {
-        text += fmt::format("{}{} was '{}' and is '{}'", text.empty() ? "" : ", ", difference.key, difference.recorded, difference.wanted);
+        text += fmt::format("{}{} was '{}' and is '{}'", text.empty() ? "" : ", ", difference.key, difference.recorded,
+                            difference.wanted);
     }
     return text;
 }
@@ -29,13 +30,19 @@ void remove_abandoned(const std::filesystem::path& file) {
 }  // namespace
 
 Recorder::Recorder(const Survey& survey, const Communicator& communicator, bool fresh)
-    : survey_(survey), communicator_(communicator), folder_(journal_folder(survey.file)), slabs_(survey.schema.variables.size()) {
+    : survey_(survey),
+      communicator_(communicator),
+      folder_(journal_folder(survey.file)),
+      slabs_(survey.schema.variables.size()) {
     agree_on(communicator_, [&] {
         if (communicator_.rank() != 0) return;
         if (fresh) remove_journal(folder_);
         if (std::filesystem::exists(folder_)) remove_abandoned(survey.file);
     });
     agree_on(communicator_, [&] { read(communicator_); });
+}
+
+void Recorder::open() {
     agree_on(communicator_, [&] {
         queue_ = std::make_unique<JournalQueue>(folder_, survey_.identity(), communicator_.rank(), survey_.schema);
     });
@@ -43,14 +50,16 @@ Recorder::Recorder(const Survey& survey, const Communicator& communicator, bool 
 
 void Recorder::read(const Communicator& communicator) {
     std::int64_t count = 0;
-    const JournalContents contents = read_journal(folder_, survey_.identity(), survey_.schema, [&](UnitResult&& result) {
-        done_.insert(result.unit);
-        if (count++ % communicator.size() == communicator.rank()) keep(std::move(result));
-    });
+    const JournalContents contents =
+        read_journal(folder_, survey_.identity(), survey_.schema, [&](UnitResult&& result) {
+            done_.insert(result.unit);
+            if (count++ % communicator.size() == communicator.rank()) keep(std::move(result));
+        });
     if (!contents.differences.empty()) {
-        throw Error(ExitCode::usage, fmt::format("{}: the journal of another run: {}; go on with the options it was made with, or start "
-                                                 "anew with --fresh",
-                                                 folder_.string(), differences_of(contents)));
+        throw Error(ExitCode::usage,
+                    fmt::format("{}: the journal of another run: {}; go on with the options it was made with, or start "
+                                "anew with --fresh",
+                                folder_.string(), differences_of(contents)));
     }
 }
 

@@ -18,6 +18,9 @@ public:
     /// then held by one rank. Throws AgreedError(usage) naming the difference when the journal is of another run.
     Recorder(const Survey& survey, const Communicator& communicator, bool fresh);
 
+    /// Collective. Opens the journal for what is to come; before the first take().
+    void open();
+
     /// Units that the journal had, the same on all ranks.
     const std::set<Unit>& done() const noexcept { return done_; }
 

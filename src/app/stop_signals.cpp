@@ -17,7 +17,8 @@ void listen_for_stop_signals() {
     for (const int signal : {SIGTERM, SIGINT, SIGUSR1}) {
         struct sigaction action = {};
         action.sa_handler = &remember;
-        // The handler goes after its first call for signals that end a program; USR1 may come again, from every launcher.
+        // The handler goes after its first call for signals that end a program; USR1 may come again, from every
+        // launcher.
         action.sa_flags = SA_RESTART | (signal == SIGUSR1 ? 0 : static_cast<int>(SA_RESETHAND));
         ::sigaction(signal, &action, nullptr);
     }
@@ -27,10 +28,14 @@ int stop_signal() noexcept { return static_cast<int>(received); }
 
 const char* signal_name(int signal) noexcept {
     switch (signal) {
-        case SIGTERM: return "SIGTERM";
-        case SIGINT: return "SIGINT";
-        case SIGUSR1: return "SIGUSR1";
-        default: return "a signal";
+        case SIGTERM:
+            return "SIGTERM";
+        case SIGINT:
+            return "SIGINT";
+        case SIGUSR1:
+            return "SIGUSR1";
+        default:
+            return "a signal";
     }
 }
 

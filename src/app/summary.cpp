@@ -63,25 +63,33 @@ CosineNumbers cosine_numbers(const Cosines& cosines, const ModelConfig& config) 
 std::string gram_page(const Cosines& cosines, const ModelConfig& config) {
     if (cosines.layers == 0) return {};
     const CosineNumbers n = cosine_numbers(cosines, config);
-    std::string text = fmt::format("gram      cosines of the QK operators, same head, mean over {} heads (by chance 0 +- {:.1e} a head: 1/D)\n",
-                                   cosines.heads, n.chance_sd);
+    std::string text = fmt::format(
+        "gram      cosines of the QK operators, same head, mean over {} heads (by chance 0 +- {:.1e} a head: 1/D)\n",
+        cosines.heads, n.chance_sd);
     if (cosines.layers == 1) return text + "          a single layer: no pairs\n";
-    text += fmt::format("          consecutive layers {:+.4f}, all pairs {:+.4f}, first and last {:+.4f}\n", n.adjacent, n.pairs, n.first_last);
+    text += fmt::format("          consecutive layers {:+.4f}, all pairs {:+.4f}, first and last {:+.4f}\n", n.adjacent,
+                        n.pairs, n.first_last);
     const auto pairs = static_cast<double>(cosines.layers * (cosines.layers - 1) / 2 * cosines.heads);
     double beyond = 0.0;
     for (std::int64_t l = 0; l < cosines.layers; ++l) {
         for (std::int64_t m = l + 1; m < cosines.layers; ++m) {
             for (std::int64_t h = 0; h < cosines.heads; ++h) {
-                beyond += std::abs(cosines.cos[static_cast<std::size_t>((l * cosines.layers + m) * cosines.heads + h)]) > 6.0 * n.chance_sd ? 1.0 : 0.0;
+                beyond +=
+                    std::abs(cosines.cos[static_cast<std::size_t>((l * cosines.layers + m) * cosines.heads + h)]) >
+                            6.0 * n.chance_sd
+                        ? 1.0
+                        : 0.0;
             }
         }
     }
-    return text + fmt::format("          {:.1f}% of the {:.0f} pairs lie beyond 6 sd of chance\n", 100.0 * beyond / pairs, pairs);
+    return text + fmt::format("          {:.1f}% of the {:.0f} pairs lie beyond 6 sd of chance\n",
+                              100.0 * beyond / pairs, pairs);
 }
 
 std::string phase_page(const RunRecord& run) {
     std::string text = "time     ";
-    for (const PhaseTime& phase : run.phases) text += fmt::format(" {} {:.2f} s{}", phase.name, phase.max, phase.name == "total" ? "" : ",");
+    for (const PhaseTime& phase : run.phases)
+        text += fmt::format(" {} {:.2f} s{}", phase.name, phase.max, phase.name == "total" ? "" : ",");
     return text + " (slowest rank)\n";
 }
 
@@ -91,12 +99,13 @@ std::string page(const RunRecord& run, const Survey& survey, const Cosines& cosi
     std::string text = "\n";
     text += fmt::format("model     {}, {} layers, {} heads, hidden {}\n", checkpoint.name(), checkpoint.config().layers,
                         checkpoint.config().heads, checkpoint.config().hidden);
-    text += fmt::format("run       {} rank{} on {}: {}; {} ({})\n", run.ranks, run.ranks == 1 ? "" : "s", joined(hosts, ", "),
-                        joined(devices, "; "), run.backend, run.path);
+    text += fmt::format("run       {} rank{} on {}: {}; {} ({})\n", run.ranks, run.ranks == 1 ? "" : "s",
+                        joined(hosts, ", "), joined(devices, "; "), run.backend, run.path);
     text += gram_page(cosines, checkpoint.config());
     text += phase_page(run);
-    text += fmt::format("          {} read in {} pass{}; peak memory {} a rank ({} planned)\n", readable_bytes(static_cast<double>(run.bytes_read)),
-                        run.passes, run.passes == 1 ? "" : "es", readable_bytes(static_cast<double>(run.peak_bytes)),
+    text += fmt::format("          {} read in {} pass{}; peak memory {} a rank ({} planned)\n",
+                        readable_bytes(static_cast<double>(run.bytes_read)), run.passes, run.passes == 1 ? "" : "es",
+                        readable_bytes(static_cast<double>(run.peak_bytes)),
                         readable_bytes(static_cast<double>(run.planned_bytes)));
     return text + fmt::format("result    {}\n", survey.file.string());
 }
@@ -106,8 +115,12 @@ ordered_json json_object(const RunRecord& run, const Survey& survey, const Cosin
     for (const Attribute& attribute : root_attributes(run, survey)) object[attribute.name] = to_json(attribute.value);
     object["layers"] = {survey.layers.begin, survey.layers.end};
     object["file"] = survey.file.string();
-    for (const PhaseTime& phase : run.phases) object["phases"][phase.name] = {{"min", phase.min}, {"mean", phase.mean}, {"max", phase.max}};
-    object["versions"] = {{"geom-mpi", GEOM_VERSION}, {"mpi", MpiEnvironment::library()}, {"hdf5", hdf5_version()}, {"products", survey.backend->library()}};
+    for (const PhaseTime& phase : run.phases)
+        object["phases"][phase.name] = {{"min", phase.min}, {"mean", phase.mean}, {"max", phase.max}};
+    object["versions"] = {{"geom-mpi", GEOM_VERSION},
+                          {"mpi", MpiEnvironment::library()},
+                          {"hdf5", hdf5_version()},
+                          {"products", survey.backend->library()}};
     object["bytes_read"] = run.bytes_read;
     object["passes"] = run.passes;
     object["flops"] = run.flops;
@@ -115,8 +128,10 @@ ordered_json json_object(const RunRecord& run, const Survey& survey, const Cosin
     object["planned_memory"] = run.planned_bytes;
     if (cosines.layers > 0) {
         const CosineNumbers n = cosine_numbers(cosines, survey.checkpoint.config());
-        object["summary"] = {{"mean_cos_adjacent", number_or_null(n.adjacent)}, {"mean_cos_pairs", number_or_null(n.pairs)},
-                             {"cos_first_last", number_or_null(n.first_last)}, {"chance_sd", n.chance_sd}};
+        object["summary"] = {{"mean_cos_adjacent", number_or_null(n.adjacent)},
+                             {"mean_cos_pairs", number_or_null(n.pairs)},
+                             {"cos_first_last", number_or_null(n.first_last)},
+                             {"chance_sd", n.chance_sd}};
     }
     return object;
 }
@@ -138,11 +153,19 @@ Schema with_run_and_analysis(const Schema& schema, const std::vector<std::string
     const std::vector<std::string> names = phase_names(measures);
     full.scales.push_back({"run", "phase", static_cast<std::int64_t>(names.size()), names, "phase of the run", {}});
     for (const char* which : {"min", "mean", "max"}) {
-        full.variables.push_back({"run", fmt::format("seconds_{}", which), {"phase"}, ValueType::f64, fmt::format("{} over ranks of a phase's time", which), "s", ""});
+        full.variables.push_back({"run",
+                                  fmt::format("seconds_{}", which),
+                                  {"phase"},
+                                  ValueType::f64,
+                                  fmt::format("{} over ranks of a phase's time", which),
+                                  "s",
+                                  ""});
     }
     full.variables.push_back({"run", "bytes_read", {}, ValueType::f64, "bytes of weights read, all ranks", "byte", ""});
-    full.variables.push_back({"run", "peak_memory", {}, ValueType::f64, "largest resident memory of a rank", "byte", ""});
-    full.variables.push_back({"run", "planned_memory", {}, ValueType::f64, "the same as planned before the run", "byte", ""});
+    full.variables.push_back(
+        {"run", "peak_memory", {}, ValueType::f64, "largest resident memory of a rank", "byte", ""});
+    full.variables.push_back(
+        {"run", "planned_memory", {}, ValueType::f64, "the same as planned before the run", "byte", ""});
     return full;
 }
 
@@ -175,10 +198,11 @@ std::vector<Attribute> root_attributes(const RunRecord& run, const Survey& surve
         {"", "identity", identity_text(survey.identity())},
     };
     if (run.resumed_units > 0) {
-        attributes.push_back({"", "weights_digest_missing",
-                              fmt::format("{} units came from the journal of a stopped run: their weights were compared by headers, "
-                                          "sizes and file names, and the digest is of the rest",
-                                          run.resumed_units)});
+        attributes.push_back(
+            {"", "weights_digest_missing",
+             fmt::format("{} units came from the journal of a stopped run: their weights were compared by headers, "
+                         "sizes and file names, and the digest is of the rest",
+                         run.resumed_units)});
     }
     return attributes;
 }

@@ -19,13 +19,13 @@ struct RunRecord {
     std::string command_line;
     std::vector<std::string> measures;
     std::string backend;
-    std::string path;  ///< of products, HeadBlockFormat::path
+    std::string path;                         ///< of products, HeadBlockFormat::path
     std::vector<std::string> hosts, devices;  ///< one a rank
     std::int64_t ranks = 1, passes = 1;
     std::int64_t bytes_read = 0, flops = 0, planned_bytes = 0, peak_bytes = 0;
-    std::uint64_t digest = 0;         ///< of the weights this run has read
-    std::int64_t resumed_units = 0;   ///< taken from the journal
-    std::vector<PhaseTime> phases;  ///< of phase_names()
+    std::uint64_t digest = 0;        ///< of the weights this run has read
+    std::int64_t resumed_units = 0;  ///< taken from the journal
+    std::vector<PhaseTime> phases;   ///< of phase_names()
 };
 
 /// The phases of /run, in the order of the data path; "total" last.

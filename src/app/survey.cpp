@@ -14,11 +14,15 @@ namespace geom {
 
 namespace {
 
-/// The measures that were asked for, or all, in the order of measures().
+/// What MPI-IO, HDF5 and the threads' stacks take beside the numbers, as measured on small runs.
+constexpr std::int64_t writing_reserve = std::int64_t{4} << 20;
+
+// The measures that were asked for, or all, in the order of measures().
 std::vector<const Measure*> chosen_measures(const RunOptions& options) {
     std::vector<const Measure*> chosen;
     for (const Measure& measure : measures()) {
-        const bool named = std::find(options.measures.begin(), options.measures.end(), measure.name) != options.measures.end();
+        const bool named =
+            std::find(options.measures.begin(), options.measures.end(), measure.name) != options.measures.end();
         if (options.measures.empty() || named) chosen.push_back(&measure);
     }
     return chosen;
@@ -27,7 +31,8 @@ std::vector<const Measure*> chosen_measures(const RunOptions& options) {
 Range chosen_layers(const RunOptions& options, const ModelConfig& config) {
     const Range layers = options.layers.value_or(Range{0, config.layers});
     if (layers.end > config.layers) {
-        throw Error(ExitCode::usage, fmt::format("--layers {}:{}: the model has {} layers", layers.begin, layers.end, config.layers));
+        throw Error(ExitCode::usage,
+                    fmt::format("--layers {}:{}: the model has {} layers", layers.begin, layers.end, config.layers));
     }
     return layers;
 }
@@ -40,10 +45,14 @@ std::vector<WeightFamily> needed_weights(const std::vector<const Measure*>& meas
 
 LayerPart part_of(WeightFamily family) {
     switch (family) {
-        case WeightFamily::gate_proj: return LayerPart::gate;
-        case WeightFamily::up_proj: return LayerPart::up;
-        case WeightFamily::down_proj: return LayerPart::down;
-        default: return LayerPart::attention;
+        case WeightFamily::gate_proj:
+            return LayerPart::gate;
+        case WeightFamily::up_proj:
+            return LayerPart::up;
+        case WeightFamily::down_proj:
+            return LayerPart::down;
+        default:
+            return LayerPart::attention;
     }
 }
 
@@ -104,7 +113,8 @@ void add_layers(const Survey& survey, const std::set<Unit>& done, PlanInput& inp
         LayerRequest request{survey.layers.begin + row, {}};
         if (input.head_blocks || owes_layer_units(survey, done, row)) {
             for (const WeightFamily family : needed_weights(survey.measures)) {
-                bytes[static_cast<std::size_t>(part_of(family))] += survey.checkpoint.weight(family, request.layer).bytes();
+                bytes[static_cast<std::size_t>(part_of(family))] +=
+                    survey.checkpoint.weight(family, request.layer).bytes();
                 request.weights.push_back({family, {}});
             }
         }
@@ -123,7 +133,8 @@ void add_numbers(const Survey& survey, PlanInput& input) {
     }
     for (const Measure* measure : survey.measures) {
         if (measure->layer_scratch == nullptr) continue;
-        input.layer_scratch_bytes = std::max(input.layer_scratch_bytes, measure->layer_scratch(survey.checkpoint.config(), survey.settings));
+        input.layer_scratch_bytes =
+            std::max(input.layer_scratch_bytes, measure->layer_scratch(survey.checkpoint.config(), survey.settings));
     }
 }
 
@@ -145,7 +156,8 @@ std::uint32_t header_digest(const Survey& survey) {
     std::uint32_t crc = crc32c(0, survey.checkpoint.config().text.data(), survey.checkpoint.config().text.size());
     const auto add = [&crc](const std::string& text) { crc = crc32c(crc, text.data(), text.size()); };
     for (std::size_t f = 0; f < survey.checkpoint.files().size(); ++f) {
-        add(fmt::format("{} {}\n", survey.checkpoint.files()[f].filename().string(), survey.checkpoint.file_bytes()[f]));
+        add(fmt::format("{} {}\n", survey.checkpoint.files()[f].filename().string(),
+                        survey.checkpoint.file_bytes()[f]));
     }
     for (std::int64_t layer = survey.layers.begin; layer < survey.layers.end; ++layer) {
         for (const WeightFamily family : needed_weights(survey.measures)) {
@@ -189,7 +201,8 @@ Survey make_survey(const RunOptions& options, const Machine& machine) {
     survey.settings.top_k = options.top_k;
     survey.measures = chosen_measures(options);
     survey.backend = make_backend(options, machine);
-    survey.format = survey.backend->head_block_format(operator_dtype(survey.checkpoint, survey.layers), config.head_dim, config.hidden);
+    survey.format = survey.backend->head_block_format(operator_dtype(survey.checkpoint, survey.layers), config.head_dim,
+                                                      config.hidden);
     survey.schema.scales = shared_scales(config, survey.layers, survey.settings);
     for (const Measure* measure : survey.measures) {
         for (Variable& variable : measure->variables()) survey.schema.variables.push_back(std::move(variable));
@@ -209,18 +222,19 @@ Plan make_plan(const Survey& survey, const std::set<Unit>& done, int ranks) {
     input.pending_heads = pending_heads(survey, done);
     input.head_blocks = !input.pending_heads.empty();
     input.block_bytes = survey.format.bytes;
-    input.stored_row_block = config.head_dim * survey.checkpoint.weight(WeightFamily::q_proj, survey.layers.begin).row_bytes();
+    input.stored_row_block =
+        config.head_dim * survey.checkpoint.weight(WeightFamily::q_proj, survey.layers.begin).row_bytes();
     input.ranks = ranks;
     input.budget = survey.machine.budget;
-    input.process_bytes = survey.machine.resident;
+    input.process_bytes = survey.machine.resident + writing_reserve;
     input.scratch_bytes = survey.backend->tile_dots_scratch(survey.format);
     add_layers(survey, done, input);
     add_numbers(survey, input);
     return make_plan(input);
 }
 
-std::vector<LayerRequest> layer_requests(const Survey& survey, const Plan& plan, const std::set<Unit>& done, std::int64_t pass,
-                                         std::int64_t rank) {
+std::vector<LayerRequest> layer_requests(const Survey& survey, const Plan& plan, const std::set<Unit>& done,
+                                         std::int64_t pass, std::int64_t rank) {
     const PlanInput& input = plan.input;
     const auto q_rows = rows_of_heads(plan.heads_in_pass(pass), input.head_dim);
     const auto k_rows = rows_of_heads(plan.groups_in_pass(pass), input.head_dim);
@@ -246,15 +260,20 @@ std::vector<LayerRequest> layer_requests(const Survey& survey, const Plan& plan,
 std::string describe_model(const Checkpoint& checkpoint) {
     const ModelConfig& c = checkpoint.config();
     std::string text = fmt::format("model     {}", checkpoint.name());
-    if (!checkpoint.commit().empty()) text += fmt::format("  ({} @ {})", checkpoint.revision(), checkpoint.commit().substr(0, 12));
-    text += fmt::format("\n          {}: {} layers, {} query heads, {} key/value heads, head_dim {}, hidden {}, intermediate {}",
-                        checkpoint.family().name, c.layers, c.heads, c.kv_heads, c.head_dim, c.hidden, c.intermediate);
+    if (!checkpoint.commit().empty())
+        text += fmt::format("  ({} @ {})", checkpoint.revision(), checkpoint.commit().substr(0, 12));
+    text += fmt::format(
+        "\n          {}: {} layers, {} query heads, {} key/value heads, head_dim {}, hidden {}, intermediate {}",
+        checkpoint.family().name, c.layers, c.heads, c.kv_heads, c.head_dim, c.hidden, c.intermediate);
     if (c.moe.experts > 0) text += fmt::format(", {} experts of {}", c.moe.experts, c.moe.intermediate);
-    text += fmt::format("\n          {:.2f} G parameters, W_Q/W_K as {}", static_cast<double>(checkpoint.parameters()) * 1e-9,
+    text += fmt::format("\n          {:.2f} G parameters, W_Q/W_K as {}",
+                        static_cast<double>(checkpoint.parameters()) * 1e-9,
                         name_of(checkpoint.weight(WeightFamily::q_proj, 0).dtype));
     std::int64_t bytes = 0;
     for (const std::int64_t size : checkpoint.file_bytes()) bytes += size;
-    if (bytes > 0) text += fmt::format(", {} in {} file{}", readable_bytes(static_cast<double>(bytes)), checkpoint.files().size(), checkpoint.files().size() == 1 ? "" : "s");
+    if (bytes > 0)
+        text += fmt::format(", {} in {} file{}", readable_bytes(static_cast<double>(bytes)), checkpoint.files().size(),
+                            checkpoint.files().size() == 1 ? "" : "s");
     return text + "\n";
 }
 
@@ -281,9 +300,10 @@ std::string heads_of(const RankPlan& rank) {
 
 std::string describe_plan(const Survey& survey, const Plan& plan) {
     const auto bytes = [](std::int64_t n) { return readable_bytes(static_cast<double>(n)); };
-    std::string text = fmt::format("plan      {} rank{}, {} pass{} over the weights, {} read, {} of products ({})\n", plan.ranks.size(),
-                                   plan.ranks.size() == 1 ? "" : "s", plan.passes, plan.passes == 1 ? "" : "es",
-                                   bytes(plan.bytes_read()), readable_flops(static_cast<double>(plan.flops())), survey.format.path);
+    std::string text =
+        fmt::format("plan      {} rank{}, {} pass{} over the weights, {} read, {} of products ({})\n",
+                    plan.ranks.size(), plan.ranks.size() == 1 ? "" : "s", plan.passes, plan.passes == 1 ? "" : "es",
+                    bytes(plan.bytes_read()), readable_flops(static_cast<double>(plan.flops())), survey.format.path);
     text += fmt::format("          imbalance (largest over mean): loading {:.2f}, products {:.2f}; budget {} a rank\n",
                         plan.load_imbalance(), plan.flops_imbalance(), bytes(plan.input.budget));
     text += fmt::format("{:>6} {:>10} {:>10} {:>10} {:>14} {:>10} {:>12} {:>11}\n", "rank", "layers", "heads", "reads",
@@ -291,15 +311,19 @@ std::string describe_plan(const Survey& survey, const Plan& plan) {
     constexpr std::size_t shown = 64;
     for (std::size_t r = 0; r < std::min(shown, plan.ranks.size()); ++r) {
         const RankPlan& rank = plan.ranks[r];
-        text += fmt::format("{:>6} {:>10} {:>10} {:>10} {:>14} {:>10} {:>12} {:>11}\n", r, loads_of(rank, survey.layers.begin), heads_of(rank),
-                            bytes(rank.bytes_read), readable_flops(static_cast<double>(rank.flops)), bytes(rank.memory.total()),
+        text += fmt::format("{:>6} {:>10} {:>10} {:>10} {:>14} {:>10} {:>12} {:>11}\n", r,
+                            loads_of(rank, survey.layers.begin), heads_of(rank), bytes(rank.bytes_read),
+                            readable_flops(static_cast<double>(rank.flops)), bytes(rank.memory.total()),
                             bytes(rank.memory.blocks), bytes(rank.memory.stream));
     }
     if (plan.ranks.size() > shown) text += fmt::format("{:>6} and {} more\n", "...", plan.ranks.size() - shown);
-    const auto idle = std::count_if(plan.ranks.begin(), plan.ranks.end(), [](const RankPlan& r) { return r.loads.empty(); });
-    const auto without = std::count_if(plan.ranks.begin(), plan.ranks.end(), [](const RankPlan& r) { return r.flops == 0; });
+    const auto idle =
+        std::count_if(plan.ranks.begin(), plan.ranks.end(), [](const RankPlan& r) { return r.loads.empty(); });
+    const auto without =
+        std::count_if(plan.ranks.begin(), plan.ranks.end(), [](const RankPlan& r) { return r.flops == 0; });
     if (idle > 0) text += fmt::format("          {} ranks load nothing: there are no more layers to divide\n", idle);
-    if (without > 0) text += fmt::format("          {} ranks multiply nothing: there are no more heads to divide\n", without);
+    if (without > 0)
+        text += fmt::format("          {} ranks multiply nothing: there are no more heads to divide\n", without);
     return text;
 }
 

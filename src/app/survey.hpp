@@ -25,7 +25,7 @@ struct Survey {
     std::vector<const Measure*> measures;
     std::unique_ptr<Backend> backend;
     HeadBlockFormat format;
-    Schema schema;            ///< the measures' variables
+    Schema schema;               ///< the measures' variables
     std::filesystem::path file;  ///< the result
 
     std::vector<std::string> measure_names() const;
@@ -40,8 +40,8 @@ Survey make_survey(const RunOptions& options, const Machine& machine);
 Plan make_plan(const Survey& survey, const std::set<Unit>& done, int ranks);
 
 /// What a rank reads of each of its layers in a pass; nothing of a layer whose units are all done.
-std::vector<LayerRequest> layer_requests(const Survey& survey, const Plan& plan, const std::set<Unit>& done, std::int64_t pass,
-                                         std::int64_t rank);
+std::vector<LayerRequest> layer_requests(const Survey& survey, const Plan& plan, const std::set<Unit>& done,
+                                         std::int64_t pass, std::int64_t rank);
 
 /// The model and the costs, as text for people.
 std::string describe_model(const Checkpoint& checkpoint);

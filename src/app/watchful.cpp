@@ -10,7 +10,8 @@
 
 namespace geom {
 
-Watchful::Watchful(const Communicator& communicator, Progress& progress, const Phases& phases, std::function<std::int64_t()> work_done)
+Watchful::Watchful(const Communicator& communicator, Progress& progress, const Phases& phases,
+                   std::function<std::int64_t()> work_done)
     : communicator_(communicator), progress_(progress), phases_(phases), work_done_(std::move(work_done)) {}
 
 void Watchful::tick() {
@@ -21,15 +22,16 @@ void Watchful::tick() {
     // The first two speak: when rank 0 is the one that was lost, rank 1 still says where the others were.
     if (stop_signal() != 0 && !signal_told_ && communicator_.rank() < 2) {
         signal_told_ = true;
-        fmt::print(stderr, "geom-mpi: rank {} on {}, {}: {}: stopping as soon as all ranks agree\n", communicator_.rank(), host_name(),
-                   phases_.current(), signal_name(stop_signal()));
+        fmt::print(stderr, "geom-mpi: rank {} on {}, {}: {}: stopping as soon as all ranks agree\n",
+                   communicator_.rank(), host_name(), phases_.current(), signal_name(stop_signal()));
         std::fflush(stderr);
     }
 }
 
 void Watchful::stop_if_asked() const {
     if (stop_signal() != 0) {
-        throw Error(ExitCode::stopped, fmt::format("stopped by {}; the same command goes on from the journal", signal_name(stop_signal())));
+        throw Error(ExitCode::stopped, fmt::format("stopped by {}; the same command goes on from the journal",
+                                                   signal_name(stop_signal())));
     }
 }
 

@@ -1,4 +1,5 @@
-// What a rank does while it waits or works for long: shows progress, tells the others that it is alive, notices signals.
+// What a rank does while it waits or works for long: shows progress, tells the others that it is alive, notices
+// signals.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +15,8 @@ namespace geom {
 class Watchful {
 public:
     /// `work_done` counts anything that only grows while this rank works.
-    Watchful(const Communicator& communicator, Progress& progress, const Phases& phases, std::function<std::int64_t()> work_done);
+    Watchful(const Communicator& communicator, Progress& progress, const Phases& phases,
+             std::function<std::int64_t()> work_done);
 
     /// Called often by whoever waits: never throws because of a signal, since the others have to learn of it first.
     void tick();

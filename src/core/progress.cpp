@@ -59,7 +59,8 @@ void Progress::advance(double amount) {
 void Progress::end() { clear_bar(); }
 
 void Progress::tick() {
-    if (Clock::now() - last_draw_ >= (terminal_ ? std::chrono::milliseconds(200) : std::chrono::milliseconds(60000))) draw();
+    if (Clock::now() - last_draw_ >= (terminal_ ? std::chrono::milliseconds(200) : std::chrono::milliseconds(60000)))
+        draw();
 }
 
 void Progress::note(const std::string& text) {

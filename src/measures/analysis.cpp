@@ -32,9 +32,12 @@ private:
 
 Cosines cosines_of(std::span<const double> gram, std::int64_t layers, std::int64_t heads) {
     if (static_cast<std::int64_t>(gram.size()) != layers * layers * heads) {
-        throw Error(ExitCode::internal, fmt::format("gram has {} elements, not {} x {} x {}", gram.size(), layers, layers, heads));
+        throw Error(ExitCode::internal,
+                    fmt::format("gram has {} elements, not {} x {} x {}", gram.size(), layers, layers, heads));
     }
-    const auto at = [&](std::int64_t l, std::int64_t m, std::int64_t h) { return static_cast<std::size_t>((l * layers + m) * heads + h); };
+    const auto at = [&](std::int64_t l, std::int64_t m, std::int64_t h) {
+        return static_cast<std::size_t>((l * layers + m) * heads + h);
+    };
     Cosines result{layers, heads, std::vector<double>(gram.size()), {}};
     for (std::int64_t l = 0; l < layers; ++l) {
         for (std::int64_t m = 0; m < layers; ++m) {
@@ -53,9 +56,19 @@ Cosines cosines_of(std::span<const double> gram, std::int64_t layers, std::int64
 }
 
 std::vector<Variable> analysis_variables() {
-    return {{"analysis", "cos", {"layer", "layer_b", "head"}, ValueType::f64,
-             "cosine of the QK operators of two layers, same head", "1", "NaN where one of the operators is zero"},
-            {"analysis", "cos_mean", {"layer", "layer_b"}, ValueType::f64, "mean of cos over heads", "1",
+    return {{"analysis",
+             "cos",
+             {"layer", "layer_b", "head"},
+             ValueType::f64,
+             "cosine of the QK operators of two layers, same head",
+             "1",
+             "NaN where one of the operators is zero"},
+            {"analysis",
+             "cos_mean",
+             {"layer", "layer_b"},
+             ValueType::f64,
+             "mean of cos over heads",
+             "1",
              "NaN where every head has a zero operator in one of the layers"}};
 }
 
@@ -65,14 +78,16 @@ std::vector<Slab> to_slabs(const Cosines& cosines, const Schema& schema) {
 
 double mean_adjacent_cosine(const Cosines& cosines) {
     Mean mean;
-    for (std::int64_t l = 0; l + 1 < cosines.layers; ++l) mean.add(cosines.cos_mean[static_cast<std::size_t>(l * cosines.layers + l + 1)]);
+    for (std::int64_t l = 0; l + 1 < cosines.layers; ++l)
+        mean.add(cosines.cos_mean[static_cast<std::size_t>(l * cosines.layers + l + 1)]);
     return mean.value();
 }
 
 double mean_pair_cosine(const Cosines& cosines) {
     Mean mean;
     for (std::int64_t l = 0; l < cosines.layers; ++l) {
-        for (std::int64_t m = l + 1; m < cosines.layers; ++m) mean.add(cosines.cos_mean[static_cast<std::size_t>(l * cosines.layers + m)]);
+        for (std::int64_t m = l + 1; m < cosines.layers; ++m)
+            mean.add(cosines.cos_mean[static_cast<std::size_t>(l * cosines.layers + m)]);
     }
     return mean.value();
 }

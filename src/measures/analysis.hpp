@@ -1,5 +1,5 @@
-// What the measures mean: cosines and their nulls. A pure function of written numbers, used at the end of a run and on a
-// finished file alike.
+// What the measures mean: cosines and their nulls. A pure function of written numbers, used at the end of a run and on
+// a finished file alike.
 #pragma once
 
 #include <cstdint>

@@ -7,8 +7,13 @@ namespace geom {
 namespace {
 
 std::vector<Variable> gram_variables() {
-    return {{"gram", "gram", {"layer", "layer_b", "head"}, ValueType::f64,
-             "Frobenius inner product of the QK operators W_K^T W_Q of two layers, same head", "1", ""}};
+    return {{"gram",
+             "gram",
+             {"layer", "layer_b", "head"},
+             ValueType::f64,
+             "Frobenius inner product of the QK operators W_K^T W_Q of two layers, same head",
+             "1",
+             ""}};
 }
 
 void gram_of_group(const HeadStore& blocks, std::int64_t share, const MeasureContext& context) {
@@ -18,7 +23,8 @@ void gram_of_group(const HeadStore& blocks, std::int64_t share, const MeasureCon
     context.backend.tile_dots(group, blocks.format(), gram);
     for (std::int64_t i = 0; i < group.heads; ++i) {
         const std::int64_t head = blocks.shares()[static_cast<std::size_t>(share)].heads[static_cast<std::size_t>(i)];
-        const auto of_head = std::span(gram).subspan(static_cast<std::size_t>(i * elements), static_cast<std::size_t>(elements));
+        const auto of_head =
+            std::span(gram).subspan(static_cast<std::size_t>(i * elements), static_cast<std::size_t>(elements));
         Slab slab = make_slab(context.schema, "gram/gram", {0, 0, head}, {layers, layers, 1}, std::as_bytes(of_head));
         context.emit({{"gram", head}, {std::move(slab)}});
     }

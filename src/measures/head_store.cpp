@@ -7,7 +7,8 @@
 
 namespace geom {
 
-HeadStore::HeadStore(const Plan& plan, std::int64_t pass, std::int64_t rank, const HeadBlockFormat& format, Backend& backend)
+HeadStore::HeadStore(const Plan& plan, std::int64_t pass, std::int64_t rank, const HeadBlockFormat& format,
+                     Backend& backend)
     : plan_(plan),
       pass_(pass),
       rank_(rank),
@@ -54,7 +55,8 @@ void HeadStore::exchange_round(std::int64_t round, const LayerWeights* weights, 
 
 // Every block is packed once: blocks for this rank where they stay, others into staging, from where they may go to
 // several ranks (a group's K when its heads are divided).
-void HeadStore::pack(const LayerWeights& weights, const std::vector<BlockTransfer>& sends, std::vector<Message>& messages) {
+void HeadStore::pack(const LayerWeights& weights, const std::vector<BlockTransfer>& sends,
+                     std::vector<Message>& messages) {
     std::map<std::pair<bool, std::int64_t>, std::byte*> packed;  // (key?, head) -> where its packed form is
     for (const BlockTransfer& block : sends) {
         if (block.peer == rank_) packed.emplace(std::pair{block.key, block.head}, place_of(block));

@@ -443,7 +443,8 @@ std::vector<Slab> heads_slabs(const Schema& schema, std::int64_t layer, const He
         std::vector<std::int64_t> start(shape.size() + 1, 0);
         start[0] = layer;
         shape.insert(shape.begin(), 1);
-        slabs.push_back(make_slab(schema, std::string("heads/") + name, std::move(start), std::move(shape), std::as_bytes(std::span(numbers))));
+        slabs.push_back(make_slab(schema, std::string("heads/") + name, std::move(start), std::move(shape),
+                                  std::as_bytes(std::span(numbers))));
     };
     add("singular_values", {heads, n}, values.singular_values);
     add("eigvals_re", {heads, n}, values.eigvals_re);
@@ -467,11 +468,13 @@ void heads_of(const LayerWeights& weights, const MeasureContext& context) {
     const ModelConfig& config = context.config;
     const auto blocks = [&](WeightFamily family, std::int64_t count) {
         std::vector<MatrixRef> rows;
-        for (std::int64_t h = 0; h < count; ++h) rows.push_back(weights.rows(family, {h * config.head_dim, (h + 1) * config.head_dim}));
+        for (std::int64_t h = 0; h < count; ++h)
+            rows.push_back(weights.rows(family, {h * config.head_dim, (h + 1) * config.head_dim}));
         return rows;
     };
     const auto q = blocks(WeightFamily::q_proj, config.heads), k = blocks(WeightFamily::k_proj, config.kv_heads);
-    const HeadsOfLayer values = heads_of_layer(context.backend.dense(), {weights.layer(), q, k}, context.settings.top_k);
+    const HeadsOfLayer values =
+        heads_of_layer(context.backend.dense(), {weights.layer(), q, k}, context.settings.top_k);
     const std::int64_t row = weights.layer() - context.layers.begin;
     context.emit({{"heads", row}, heads_slabs(context.schema, row, values)});
 }

@@ -15,7 +15,8 @@ std::span<const Measure> measures() {
 
 const Measure* find_measure(std::string_view name) {
     const auto all = measures();
-    const auto found = std::find_if(all.begin(), all.end(), [&](const Measure& measure) { return measure.name == name; });
+    const auto found =
+        std::find_if(all.begin(), all.end(), [&](const Measure& measure) { return measure.name == name; });
     return found == all.end() ? nullptr : &*found;
 }
 

@@ -34,9 +34,9 @@ struct MeasureContext {
 
 struct Measure {
     std::string_view name;
-    std::string_view summary;            ///< one line, for --help
-    std::vector<WeightFamily> needs;     ///< weights of every layer
-    bool head_blocks = false;            ///< finish with W_Q and W_K head blocks of all layers, by key/value group
+    std::string_view summary;         ///< one line, for --help
+    std::vector<WeightFamily> needs;  ///< weights of every layer
+    bool head_blocks = false;         ///< finish with W_Q and W_K head blocks of all layers, by key/value group
 
     /// The variables of its group of the result file.
     std::vector<Variable> (*variables)() = nullptr;

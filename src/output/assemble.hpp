@@ -11,9 +11,9 @@
 
 namespace geom {
 
-/// Collective. Each rank gives the slabs it computed; each gets its share of the rows (first axis) of every variable any
-/// slab belongs to, as one slab a variable. Scalars go to rank 0.
-/// Throws Error(internal) when a variable's elements were not computed exactly once.
+/// Collective. Each rank gives the slabs it computed; each gets its share of the rows (first axis) of every variable
+/// any slab belongs to, as one slab a variable. Scalars go to rank 0. Throws Error(internal) when a variable's elements
+/// were not computed exactly once.
 std::vector<Slab> assemble(const Schema& schema, const std::vector<Slab>& computed, const Communicator& communicator);
 
 }  // namespace geom

@@ -14,7 +14,8 @@ std::int64_t bytes_of(const UnitResult& result) {
 
 }  // namespace
 
-JournalQueue::JournalQueue(const std::filesystem::path& folder, const Identity& identity, int rank, const Schema& schema)
+JournalQueue::JournalQueue(const std::filesystem::path& folder, const Identity& identity, int rank,
+                           const Schema& schema)
     : writer_(folder, identity, rank), schema_(schema), thread_([this] { run(); }) {}
 
 JournalQueue::~JournalQueue() {

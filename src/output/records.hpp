@@ -90,7 +90,8 @@ Slab make_slab(const Schema& schema, const std::string& path, std::vector<std::i
 /// The slab that is all of a variable.
 template <class T>
 Slab whole_slab(const Schema& schema, const std::string& path, const std::vector<T>& numbers) {
-    std::vector<std::int64_t> count = schema.shape_of(schema.variables[static_cast<std::size_t>(schema.index_of(path))]);
+    std::vector<std::int64_t> count =
+        schema.shape_of(schema.variables[static_cast<std::size_t>(schema.index_of(path))]);
     std::vector<std::int64_t> start(count.size(), 0);
     return make_slab(schema, path, std::move(start), std::move(count), std::as_bytes(std::span(numbers)));
 }

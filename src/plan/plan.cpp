@@ -13,7 +13,8 @@ namespace {
 
 std::int64_t blocks_of(const std::vector<GroupShare>& shares) {
     std::int64_t blocks = 0;
-    for (const GroupShare& share_of_group : shares) blocks += 1 + static_cast<std::int64_t>(share_of_group.heads.size());
+    for (const GroupShare& share_of_group : shares)
+        blocks += 1 + static_cast<std::int64_t>(share_of_group.heads.size());
     return blocks;
 }
 
@@ -37,7 +38,9 @@ struct PassReading {
 PassReading reading_of(const Plan& plan, std::int64_t pass, const std::vector<LoadItem>& loads) {
     const PlanInput& in = plan.input;
     const bool whole = !in.head_blocks || (pass == 0 && in.all_weights_in_first_pass);
-    const std::int64_t rows = in.head_blocks ? static_cast<std::int64_t>(plan.heads_in_pass(pass).size() + plan.groups_in_pass(pass).size()) : 0;
+    const std::int64_t rows =
+        in.head_blocks ? static_cast<std::int64_t>(plan.heads_in_pass(pass).size() + plan.groups_in_pass(pass).size())
+                       : 0;
     PassReading reading;
     for (const LoadItem& item : loads) {
         const auto l = static_cast<std::size_t>(item.layer);
@@ -49,7 +52,8 @@ PassReading reading_of(const Plan& plan, std::int64_t pass, const std::vector<Lo
         double memory = total == 0 ? 0.0 : static_cast<double>(in.layer_memory[l]) / static_cast<double>(total);
         if (!whole) bytes = item.has(LayerPart::attention) ? rows * in.stored_row_block : 0;
         reading.bytes += bytes;
-        reading.largest_layer = std::max(reading.largest_layer, static_cast<std::int64_t>(memory * static_cast<double>(bytes)));
+        reading.largest_layer =
+            std::max(reading.largest_layer, static_cast<std::int64_t>(memory * static_cast<double>(bytes)));
     }
     return reading;
 }
@@ -62,14 +66,16 @@ MemoryPlan memory_of(const Plan& plan, std::int64_t pass, std::int64_t rank) {
     memory.process = in.process_bytes;
     memory.stream = 2 * reading_of(plan, pass, mine.loads).largest_layer;
     memory.scratch = in.layer_scratch_bytes;
-    // Numbers are held as computed; then, a variable at a time, again on their way to the rank that writes them and there.
+    // Numbers are held as computed; then, a variable at a time, again on their way to the rank that writes them and
+    // there.
     memory.results = (in.result_bytes + 2 * in.largest_variable) / in.ranks;
     if (in.head_blocks) {
         memory.blocks = blocks_of(held) * in.layers * in.block_bytes;
         if (!mine.loads.empty()) {
             for (std::size_t peer = 0; peer < plan.ranks.size(); ++peer) {
                 if (static_cast<std::int64_t>(peer) != rank) {
-                    memory.staging += blocks_of(plan.ranks[peer].passes[static_cast<std::size_t>(pass)]) * in.block_bytes;
+                    memory.staging +=
+                        blocks_of(plan.ranks[peer].passes[static_cast<std::size_t>(pass)]) * in.block_bytes;
                 }
             }
         }
@@ -126,13 +132,14 @@ Plan make_plan(const PlanInput& input) {
         plan = plan_with(input, passes);
         if (plan.peak_bytes() <= input.budget) return plan;
     }
-    throw Error(ExitCode::usage,
-                fmt::format("--memory-budget {} bytes a rank is too small: even with one head of a rank at a time, {} bytes "
-                            "are needed (process {}, two layers in flight {}, head blocks {}, scratch and results {}); give "
-                            "at least that, or use more ranks",
-                            input.budget, plan.peak_bytes(), plan.ranks[0].memory.process, plan.ranks[0].memory.stream,
-                            plan.ranks[0].memory.blocks + plan.ranks[0].memory.staging,
-                            plan.ranks[0].memory.scratch + plan.ranks[0].memory.results));
+    throw Error(
+        ExitCode::usage,
+        fmt::format("--memory-budget {} bytes a rank is too small: even with one head of a rank at a time, {} bytes "
+                    "are needed (process {}, two layers in flight {}, head blocks {}, scratch and results {}); give "
+                    "at least that, or use more ranks",
+                    input.budget, plan.peak_bytes(), plan.ranks[0].memory.process, plan.ranks[0].memory.stream,
+                    plan.ranks[0].memory.blocks + plan.ranks[0].memory.staging,
+                    plan.ranks[0].memory.scratch + plan.ranks[0].memory.results));
 }
 
 std::int64_t Plan::rounds() const {
@@ -151,7 +158,8 @@ std::int64_t Plan::attention_layer(std::int64_t rank, std::int64_t round) const 
 std::vector<std::int64_t> Plan::heads_in_pass(std::int64_t pass) const {
     std::set<std::int64_t> heads;
     for (const RankPlan& rank : ranks) {
-        for (const GroupShare& held : rank.passes[static_cast<std::size_t>(pass)]) heads.insert(held.heads.begin(), held.heads.end());
+        for (const GroupShare& held : rank.passes[static_cast<std::size_t>(pass)])
+            heads.insert(held.heads.begin(), held.heads.end());
     }
     return {heads.begin(), heads.end()};
 }
@@ -166,7 +174,8 @@ std::vector<std::int64_t> Plan::groups_in_pass(std::int64_t pass) const {
 
 namespace {
 
-void append_blocks(const std::vector<GroupShare>& held, std::int64_t layer, std::int64_t peer, std::vector<BlockTransfer>& out) {
+void append_blocks(const std::vector<GroupShare>& held, std::int64_t layer, std::int64_t peer,
+                   std::vector<BlockTransfer>& out) {
     for (const GroupShare& share_of_group : held) out.push_back({true, share_of_group.group, layer, peer});
     for (const GroupShare& share_of_group : held) {
         for (const std::int64_t head : share_of_group.heads) out.push_back({false, head, layer, peer});

@@ -13,38 +13,38 @@ namespace geom {
 /// What the plan must know of the model, the options and the machine. Bytes throughout.
 struct PlanInput {
     std::int64_t layers = 0, heads = 0, kv_heads = 0, head_dim = 0, hidden = 0;
-    PartBytes part_bytes;                    ///< what the chosen measures read of every layer
-    std::vector<std::int64_t> layer_memory;  ///< of the same, once in memory (f8 is widened)
-    bool head_blocks = false;                ///< gram or match runs: W_Q and W_K go to the owners of heads
-    std::int64_t block_bytes = 0;            ///< one hd x D block of a head as kept for products
-    std::int64_t stored_row_block = 0;       ///< the same block as stored in the checkpoint
-    bool all_weights_in_first_pass = false;  ///< measures other than gram and match read too
-    std::vector<std::int64_t> pending_heads; ///< of gram, rising
+    PartBytes part_bytes;                     ///< what the chosen measures read of every layer
+    std::vector<std::int64_t> layer_memory;   ///< of the same, once in memory (f8 is widened)
+    bool head_blocks = false;                 ///< gram or match runs: W_Q and W_K go to the owners of heads
+    std::int64_t block_bytes = 0;             ///< one hd x D block of a head as kept for products
+    std::int64_t stored_row_block = 0;        ///< the same block as stored in the checkpoint
+    bool all_weights_in_first_pass = false;   ///< measures other than gram and match read too
+    std::vector<std::int64_t> pending_heads;  ///< of gram, rising
     std::int64_t ranks = 1;
-    std::int64_t budget = 0;                 ///< per rank
-    std::int64_t process_bytes = 0;          ///< what a rank has before it starts
-    std::int64_t scratch_bytes = 0;          ///< of the backend's products
-    std::int64_t layer_scratch_bytes = 0;    ///< of the measures that look at one layer
-    std::int64_t result_bytes = 0;           ///< all measures' numbers together
-    std::int64_t largest_variable = 0;       ///< the largest share of one variable in them
+    std::int64_t budget = 0;               ///< per rank
+    std::int64_t process_bytes = 0;        ///< what a rank has before it starts
+    std::int64_t scratch_bytes = 0;        ///< of the backend's products
+    std::int64_t layer_scratch_bytes = 0;  ///< of the measures that look at one layer
+    std::int64_t result_bytes = 0;         ///< all measures' numbers together
+    std::int64_t largest_variable = 0;     ///< the largest share of one variable in them
 };
 
 /// Where a rank's memory goes at its worst moment.
 struct MemoryPlan {
     std::int64_t process = 0;
-    std::int64_t blocks = 0;    ///< W_Q and W_K blocks of the heads it holds, of all layers
-    std::int64_t stream = 0;    ///< two layers in flight
-    std::int64_t staging = 0;   ///< blocks of a layer on their way to other ranks
+    std::int64_t blocks = 0;   ///< W_Q and W_K blocks of the heads it holds, of all layers
+    std::int64_t stream = 0;   ///< two layers in flight
+    std::int64_t staging = 0;  ///< blocks of a layer on their way to other ranks
     std::int64_t scratch = 0;
     std::int64_t results = 0;
     std::int64_t total() const noexcept { return process + blocks + stream + staging + scratch + results; }
 };
 
 struct RankPlan {
-    std::vector<LoadItem> loads;                    ///< in order; the same in every pass
-    std::vector<std::vector<GroupShare>> passes;    ///< heads held in each pass
-    std::int64_t bytes_read = 0;                    ///< from storage, all passes
-    std::int64_t flops = 0;                         ///< of gram
+    std::vector<LoadItem> loads;                  ///< in order; the same in every pass
+    std::vector<std::vector<GroupShare>> passes;  ///< heads held in each pass
+    std::int64_t bytes_read = 0;                  ///< from storage, all passes
+    std::int64_t flops = 0;                       ///< of gram
     MemoryPlan memory;
 };
 

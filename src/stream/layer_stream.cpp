@@ -26,7 +26,8 @@ LayerStream::LayerStream(const Checkpoint& checkpoint, Reader& reader, std::vect
     : checkpoint_(checkpoint), reader_(reader), requests_(std::move(requests)), idle_(std::move(idle)) {
     std::int64_t largest = 0;
     for (const LayerRequest& request : requests_) largest = std::max(largest, buffer_bytes(checkpoint_, request));
-    for (std::size_t s = 0; s < std::min<std::size_t>(2, requests_.size()); ++s) slots_[s].buffer = allocate_host(largest);
+    for (std::size_t s = 0; s < std::min<std::size_t>(2, requests_.size()); ++s)
+        slots_[s].buffer = allocate_host(largest);
     thread_ = std::thread([this] { run(); });
 }
 

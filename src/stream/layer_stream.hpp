@@ -22,13 +22,14 @@ namespace geom {
 class LayerStream {
 public:
     /// Starts to read the first layer. `idle` runs on the caller's thread every 100 ms while next() waits.
-    LayerStream(const Checkpoint& checkpoint, Reader& reader, std::vector<LayerRequest> requests, std::function<void()> idle);
+    LayerStream(const Checkpoint& checkpoint, Reader& reader, std::vector<LayerRequest> requests,
+                std::function<void()> idle);
     ~LayerStream();  ///< stops after the layer that is being read
     LayerStream(const LayerStream&) = delete;
     LayerStream& operator=(const LayerStream&) = delete;
 
-    /// The next layer, valid until the next call; the one before it is given back to be filled anew. Null after the last.
-    /// Throws what reading threw.
+    /// The next layer, valid until the next call; the one before it is given back to be filled anew. Null after the
+    /// last. Throws what reading threw.
     const LayerWeights* next();
 
     /// Bytes one layer's buffer takes.

@@ -26,8 +26,8 @@ MatrixRef LayerWeights::rows(WeightFamily family, Range rows) const {
         const std::int64_t skipped = (rows.begin - part.rows.begin) * part.cols * size_of(part.dtype);
         return {part.data + skipped, part.dtype, rows.size(), part.cols};
     }
-    throw Error(ExitCode::internal, fmt::format("rows {} to {} of {} of layer {} are not in memory", rows.begin, rows.end,
-                                                name_of(family), layer_));
+    throw Error(ExitCode::internal, fmt::format("rows {} to {} of {} of layer {} are not in memory", rows.begin,
+                                                rows.end, name_of(family), layer_));
 }
 
 }  // namespace geom

@@ -150,7 +150,8 @@ TEST_F(ParallelWrite, WritesTheSameNumbersAsGivenTwoHundredTimes) {
         for (std::size_t i = 0; i < numbers.size(); ++i) {
             numbers[i] = static_cast<double>(i) + 1e7 * world_.rank() + 1e9 * round;
         }
-        const Slab slab = geom::make_slab(wide, "numbers", {mine.begin, 0}, {mine.size(), columns}, std::as_bytes(std::span(numbers)));
+        const Slab slab = geom::make_slab(wide, "numbers", {mine.begin, 0}, {mine.size(), columns},
+                                          std::as_bytes(std::span(numbers)));
         geom::agree_on(world_, [&] { geom::write_slabs(file, wide, {slab}, world_); });
         geom::agree_on(world_, [&] { geom::verify_slabs(file, wide, {slab}); });
     }

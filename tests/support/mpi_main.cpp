@@ -1,8 +1,8 @@
 // gtest under mpirun: every rank runs every test; rank 0 prints, the others only when a test fails.
 #include <gtest/gtest.h>
 
-#include "mpi/environment.hpp"
 #include "mpi/communicator.hpp"
+#include "mpi/environment.hpp"
 
 int main(int argc, char** argv) {
     geom::MpiEnvironment environment(argc, argv);

@@ -51,8 +51,7 @@ LibraryGemm onednn_gemm(const GemmShape& shape, int threads) try {
     stream.wait();
     const dnnl::matmul product(chosen);
     const dnnl_version_t* version = dnnl::version();
-    return {fmt::format("bf16 oneDNN {}.{}.{}", version->major, version->minor, version->patch),
-            [=]() mutable {
+    return {fmt::format("bf16 oneDNN {}.{}.{}", version->major, version->minor, version->patch), [=]() mutable {
                 omp_set_num_threads(threads);
                 product.execute(stream, {{DNNL_ARG_SRC, left}, {DNNL_ARG_WEIGHTS, right}, {DNNL_ARG_DST, out}});
                 stream.wait();

@@ -7,7 +7,9 @@ namespace geom::amx {
 
 namespace {
 
-[[noreturn]] void absent() { throw Error(ExitCode::internal, "AMX products were asked for on a processor without AMX"); }
+[[noreturn]] void absent() {
+    throw Error(ExitCode::internal, "AMX products were asked for on a processor without AMX");
+}
 
 }  // namespace
 

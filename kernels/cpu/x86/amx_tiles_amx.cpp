@@ -114,7 +114,8 @@ void pack(const std::uint16_t* source, std::int64_t rows, std::int64_t cols, std
             const std::int64_t width = std::min(tile_cols, cols - k * tile_cols);
             for (std::int64_t i = 0; i < tile_rows; ++i, tiles += 64) {
                 const bool inside = r0 + i < rows;
-                if (inside) std::memcpy(tiles, source + (r0 + i) * cols + k * tile_cols, static_cast<std::size_t>(2 * width));
+                if (inside)
+                    std::memcpy(tiles, source + (r0 + i) * cols + k * tile_cols, static_cast<std::size_t>(2 * width));
                 const std::int64_t filled = inside ? 2 * width : 0;
                 if (filled < 64) std::memset(tiles + filled, 0, static_cast<std::size_t>(64 - filled));
             }
@@ -122,10 +123,11 @@ void pack(const std::uint16_t* source, std::int64_t rows, std::int64_t cols, std
     }
 }
 
-void transpose(const std::byte* tiles, std::int64_t row_tiles, std::int64_t ktiles, std::int64_t k_begin, std::int64_t k_end,
-               std::byte* out) {
+void transpose(const std::byte* tiles, std::int64_t row_tiles, std::int64_t ktiles, std::int64_t k_begin,
+               std::int64_t k_end, std::byte* out) {
     for (std::int64_t r = 0; r < row_tiles; ++r) {
-        for (std::int64_t k = k_begin; k < k_end; ++k, out += tile_bytes) transpose_tile(tiles + (r * ktiles + k) * tile_bytes, out);
+        for (std::int64_t k = k_begin; k < k_end; ++k, out += tile_bytes)
+            transpose_tile(tiles + (r * ktiles + k) * tile_bytes, out);
     }
 }
 
@@ -145,7 +147,8 @@ void accumulate(const Product& p, float* c) {
                 const std::byte* b = p.b + j * b_col + (k - p.k_begin) * tile_bytes;
                 float* at = c + 16 * (i * ldc + j);
                 const bool two_rows = i + 1 < p.row_tiles, two_cols = j + 1 < p.col_tiles;
-                const auto run = two_rows ? (two_cols ? &block<2, 2> : &block<2, 1>) : (two_cols ? &block<1, 2> : &block<1, 1>);
+                const auto run =
+                    two_rows ? (two_cols ? &block<2, 2> : &block<2, 1>) : (two_cols ? &block<1, 2> : &block<1, 1>);
                 run(a, a_row, b, b_col, steps, at, ldc, first);
             }
         }
@@ -156,7 +159,8 @@ double dot(const float* a, const float* b, std::int64_t n) {
     __m512d low = _mm512_setzero_pd(), high = _mm512_setzero_pd();
     for (std::int64_t i = 0; i < n; i += 16) {
         low = _mm512_fmadd_pd(_mm512_cvtps_pd(_mm256_loadu_ps(a + i)), _mm512_cvtps_pd(_mm256_loadu_ps(b + i)), low);
-        high = _mm512_fmadd_pd(_mm512_cvtps_pd(_mm256_loadu_ps(a + i + 8)), _mm512_cvtps_pd(_mm256_loadu_ps(b + i + 8)), high);
+        high = _mm512_fmadd_pd(_mm512_cvtps_pd(_mm256_loadu_ps(a + i + 8)), _mm512_cvtps_pd(_mm256_loadu_ps(b + i + 8)),
+                               high);
     }
     return _mm512_reduce_add_pd(_mm512_add_pd(low, high));
 }

@@ -34,7 +34,8 @@ bool have_amx_bf16() {
 std::string processor_name() {
     std::array<unsigned, 12> words{};
     for (unsigned leaf = 0; leaf < 3; ++leaf) {
-        if (__get_cpuid(0x80000002U + leaf, &words[4 * leaf], &words[4 * leaf + 1], &words[4 * leaf + 2], &words[4 * leaf + 3]) == 0) {
+        if (__get_cpuid(0x80000002U + leaf, &words[4 * leaf], &words[4 * leaf + 1], &words[4 * leaf + 2],
+                        &words[4 * leaf + 3]) == 0) {
             return {};
         }
     }
