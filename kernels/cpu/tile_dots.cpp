@@ -2,9 +2,9 @@
 // which only sum_ab K_ab Q_ab is kept. A task is a rectangle of left_layers x right_layers tiles on or above the
 // diagonal; a thread takes whole tasks:
 //
-//        l' ->  |  0 1  |  2 3  |  4 5  | ...      right_layers: prepared (transposed or widened) once a task
-//     l   0..7  |   T   |   T   |   T   | ...      left_layers: how often a prepared right-hand chunk is used
-//     |   8..15 |       |       |       | ...
+//        l' -> | 0 1 2 | 3 4 5 | 6 7 8 | ...      right_layers: prepared (transposed or widened) once a task
+//     l   0..7 |   T   |   T   |   T   | ...      left_layers: how often a prepared right-hand chunk is used
+//     |  8..15 |       |       |       | ...
 //
 // Inside a task the hidden dimension goes in chunks, so that the prepared right-hand blocks stay in the second cache
 // level. Tiles of K are computed first and kept, then those of each query head, each dotted with K's. Shapes of tasks
@@ -25,7 +25,7 @@ namespace geom::cpu {
 namespace {
 
 std::int64_t left_layers(std::int64_t head_dim) { return std::max<std::int64_t>(1, 1024 / head_dim); }
-std::int64_t right_layers(std::int64_t head_dim) { return std::max<std::int64_t>(1, 256 / head_dim); }
+std::int64_t right_layers(std::int64_t head_dim) { return std::max<std::int64_t>(1, 384 / head_dim); }
 
 struct Task {
     Range left, right;  // layers
@@ -63,15 +63,16 @@ public:
     void run(const Task& task, const KvGroupBlocks& group, std::span<double> out) {
         Element* k_tiles = tiles_.as<Element>();
         Element* q_tiles = k_tiles + tiles_.size() / 2 / static_cast<std::int64_t>(sizeof(Element));
-        multiply(task, group.k, k_tiles);
+        multiply(task, group.k, k_tiles, tile_elements_, [](std::int64_t, std::int64_t, std::int64_t) {});
+        // With a single chunk a tile of Q is finished and dotted before the next begins: one place serves all.
+        const std::int64_t q_step = format_.hidden <= Products::chunk_cols ? 0 : tile_elements_;
         for (std::int64_t head = 0; head < group.heads; ++head) {
-            multiply(task, group.q + head * group.layers * format_.bytes, q_tiles);
             double* gram = out.data() + head * group.layers * group.layers;
-            for_each_tile(task, [&](std::int64_t l, std::int64_t r, std::int64_t tile) {
-                const std::int64_t at = tile * tile_elements_;
-                gram[l * group.layers + r] = gram[r * group.layers + l] =
-                    Products::dot(k_tiles + at, q_tiles + at, tile_elements_);
-            });
+            multiply(task, group.q + head * group.layers * format_.bytes, q_tiles, q_step,
+                     [&](std::int64_t l, std::int64_t r, std::int64_t tile) {
+                         gram[l * group.layers + r] = gram[r * group.layers + l] =
+                             Products::dot(k_tiles + tile * tile_elements_, q_tiles + tile * q_step, tile_elements_);
+                     });
         }
     }
 
@@ -86,15 +87,17 @@ private:
         }
     }
 
-    void multiply(const Task& task, const std::byte* blocks, Element* tiles) {
+    // Products of `blocks`, tiles `step` elements apart; after each, finished(left layer, right layer, tile).
+    template <class F>
+    void multiply(const Task& task, const std::byte* blocks, Element* tiles, std::int64_t step, F&& finished) {
         for (std::int64_t col = 0; col < format_.hidden; col += Products::chunk_cols) {
             const std::int64_t col_end = std::min(format_.hidden, col + Products::chunk_cols);
             for (std::int64_t r = task.right.begin; r < task.right.end; ++r) {
                 products_.prepare_right(r - task.right.begin, blocks + r * format_.bytes, col, col_end);
             }
             for_each_tile(task, [&](std::int64_t l, std::int64_t r, std::int64_t tile) {
-                products_.accumulate(blocks + l * format_.bytes, r - task.right.begin, col == 0,
-                                     tiles + tile * tile_elements_);
+                products_.accumulate(blocks + l * format_.bytes, r - task.right.begin, col == 0, tiles + tile * step);
+                if (col_end == format_.hidden) finished(l, r, tile);
             });
         }
     }

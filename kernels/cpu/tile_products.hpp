@@ -22,8 +22,7 @@ namespace geom::cpu {
 class AmxProducts {
 public:
     using Element = float;
-    static constexpr std::int64_t chunk_cols =
-        1024;  ///< two layers' chunk of right-hand tiles fits the second cache level
+    static constexpr std::int64_t chunk_cols = 1024;  ///< of three right-hand layers fit the second cache level
 
     AmxProducts(const HeadBlockFormat& format, std::int64_t right_blocks);
     ~AmxProducts() { amx::release(); }

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """The README's table: whole runs, their parts, the machine's own rates and the original scripts, taking turns in one run.
 
-    python tests/bench/bench.py [--program build/geom-mpi] [--repeat 5] [--large] [--python PYTHON_WITH_TORCH]
+    python tests/bench/bench.py [--program build/geom-mpi] [--repeat 5] [--large] [--checkpoint FOLDER]
+                                [--python PYTHON_WITH_TORCH]
 
 Prints Markdown. Every figure is a median with least and most; ratios are taken within a turn, so that a machine that
-slows down slows both sides. --large adds synth:qwen3-32b once (minutes, 8 GiB). Without torch the original scripts are
-left out, said aloud.
+slows down slows both sides. --large adds synth:qwen3-32b once (minutes, 8 GiB); --checkpoint adds loading from storage (a
+model's folder, or what geom-mpi synth wrote). Without torch the original scripts are left out, said aloud.
 """
 
 import argparse
@@ -27,6 +28,7 @@ def parse_arguments():
     parser.add_argument("--program", type=pathlib.Path, default=HERE.parents[1] / "build" / "geom-mpi")
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--large", action="store_true")
+    parser.add_argument("--checkpoint", type=pathlib.Path)
     parser.add_argument("--python", default=sys.executable, help="has torch, for the original scripts")
     return parser.parse_args()
 
@@ -56,13 +58,14 @@ class Bench:
         self.values.setdefault(name, []).append(value)
 
     def rates(self):
-        """The machine's product rate, and gram and heads inside one process on all cores."""
-        call([self.program, "bench", "gemm", "gram", "heads", "--repeat", "1", "--json", "bench.json"], self.folder)
+        """The machine's own rates, and gram, heads and loading inside one process on all cores."""
+        checkpoint = self.arguments.checkpoint
+        loading = ["--model", checkpoint.resolve()] if checkpoint else []
+        call([self.program, "bench", "--shape", SHAPE, "--repeat", "1", "--json", "bench.json", *loading], self.folder)
         about = json.loads((self.folder / "bench.json").read_text())
         self.machine = about["machine"]
         for row in about["rows"]:
-            if row["name"] in ("gemm", "gram", "heads", "gram / gemm"):
-                self.note(row["name"], row["median"])
+            self.note(row["name"], row["median"])
 
     def whole(self, ranks, shape=SHAPE, measures="gram,heads"):
         """A run as a user starts it; its JSON object."""
@@ -96,7 +99,7 @@ class Bench:
         values = self.values.get(name)
         if not values:
             return ""
-        return f"{statistics.median(values):.{digits}f} {unit} ({min(values):.{digits}f}–{max(values):.{digits}f})".replace(" (", " (", 1)
+        return f"{statistics.median(values):.{digits}f} {unit}".rstrip() + f" ({min(values):.{digits}f}–{max(values):.{digits}f})"
 
     def row(self, *cells):
         print("| " + " | ".join(cells) + " |")
@@ -109,6 +112,9 @@ class Bench:
         self.row(f"gram, synth:{SHAPE}, {cores} cores", self.shown("gram", "s", 3), "original loops: " + self.shown("scripts gram", "s"), self.shown("gram ratio", "×", 1))
         self.row("the same against the machine's large bf16/f32 product", "", self.shown("gemm", "TFLOP/s"), self.shown("gram / gemm", "of its rate"))
         self.row(f"heads with effective ranks, {cores} cores", self.shown("heads", "s"), "original eig + kernel: " + self.shown("scripts heads", "s", 1), self.shown("heads ratio", "×", 1))
+        if self.arguments.checkpoint:
+            self.row("loading alone, cold", self.shown("load, layer stream", "GB/s"), "plain pread loop: " + self.shown("load, plain pread loop", "GB/s"), self.shown("load, stream / loop", "of its rate"))
+        self.row("memory of the machine, copied by all threads", "", self.shown("copy, bytes read + written", "GB/s", 1), "")
         self.row("whole run, gram + heads, 1 → 2 ranks", f"{self.shown('run, 1', 's')} → {self.shown('run, 2', 's')}", "", self.scaling("run"))
         for part in ("gram", "heads"):
             self.row(f"{part}, 1 → 2 ranks", f"{self.shown(part + ', 1', 's', 3)} → {self.shown(part + ', 2', 's', 3)}", "", self.scaling(part))

@@ -1,6 +1,7 @@
 // Register use: a 2 x 2 block of accumulator tiles, two tiles of A, two of B: 4 loads for 4 products, which take twice
 // as long as the loads when these hit the first cache level. k advances `k_block` tiles inside a block, so that A's
-// panel (2 x k_block KiB) stays in the first level while B's panels stream from the second, prefetched a tile ahead.
+// panel (2 x k_block KiB) stays in the first level while B's panels stream past it from the second, and the two rows of
+// C tiles that a panel belongs to (16 KiB for 128 columns) are finished before the next two begin.
 #include <immintrin.h>
 
 #include <algorithm>
@@ -12,7 +13,7 @@ namespace geom::amx {
 
 namespace {
 
-constexpr std::int64_t k_block = 8;
+constexpr std::int64_t k_block = 16;
 
 struct alignas(64) TileConfig {
     std::uint8_t palette = 1;
@@ -31,10 +32,6 @@ struct alignas(64) TileConfig {
 
 // In static memory: gcc 12 believes that loading the configuration reads its first 8 bytes only.
 constexpr TileConfig full_tiles;
-
-void prefetch_tile(const std::byte* tile) {
-    for (int line = 0; line < 16; ++line) _mm_prefetch(reinterpret_cast<const char*>(tile) + 64 * line, _MM_HINT_T0);
-}
 
 // Tiles 0..3 accumulate c, 4..5 hold A, 6..7 hold B. Rows and Cols are 1 or 2 tiles.
 template <int Rows, int Cols>
@@ -56,13 +53,11 @@ void block(const std::byte* a, std::int64_t a_row, const std::byte* b, std::int6
     for (std::int64_t k = 0; k < steps; ++k) {
         const std::byte* a_tile = a + k * tile_bytes;
         const std::byte* b_tile = b + k * tile_bytes;
-        prefetch_tile(b_tile + tile_bytes);
-        if constexpr (Cols > 1) prefetch_tile(b_tile + b_col + tile_bytes);
         _tile_loadd(4, a_tile, 64);
-        _tile_loadd(6, b_tile, 64);
+        _tile_stream_loadd(6, b_tile, 64);
         _tile_dpbf16ps(0, 4, 6);
         if constexpr (Cols > 1) {
-            _tile_loadd(7, b_tile + b_col, 64);
+            _tile_stream_loadd(7, b_tile + b_col, 64);
             _tile_dpbf16ps(1, 4, 7);
         }
         if constexpr (Rows > 1) {
@@ -138,10 +133,10 @@ void release() { _tile_release(); }
 void accumulate(const Product& p, float* c) {
     const std::int64_t a_row = p.ktiles * tile_bytes, b_col = (p.k_end - p.k_begin) * tile_bytes;
     const std::int64_t ldc = 16 * p.col_tiles;
-    for (std::int64_t k = p.k_begin; k < p.k_end; k += k_block) {
-        const std::int64_t steps = std::min(k_block, p.k_end - k);
-        const bool first = p.first && k == p.k_begin;
-        for (std::int64_t i = 0; i < p.row_tiles; i += 2) {
+    for (std::int64_t i = 0; i < p.row_tiles; i += 2) {
+        for (std::int64_t k = p.k_begin; k < p.k_end; k += k_block) {
+            const std::int64_t steps = std::min(k_block, p.k_end - k);
+            const bool first = p.first && k == p.k_begin;
             const std::byte* a = p.a + i * a_row + k * tile_bytes;
             for (std::int64_t j = 0; j < p.col_tiles; j += 2) {
                 const std::byte* b = p.b + j * b_col + (k - p.k_begin) * tile_bytes;
