@@ -66,9 +66,8 @@ MemoryPlan memory_of(const Plan& plan, std::int64_t pass, std::int64_t rank) {
     memory.process = in.process_bytes;
     memory.stream = 2 * reading_of(plan, pass, mine.loads).largest_layer;
     memory.scratch = in.layer_scratch_bytes;
-    // Numbers are held as computed; then, a variable at a time, again on their way to the rank that writes them and
-    // there.
-    memory.results = (in.result_bytes + 2 * in.largest_variable) / in.ranks;
+    memory.results = in.result_bytes / in.ranks;
+    memory.transit = 2 * in.largest_variable / in.ranks;  // they are written a variable at a time
     if (in.head_blocks) {
         memory.blocks = blocks_of(held) * in.layers * in.block_bytes;
         if (!mine.loads.empty()) {
@@ -139,7 +138,7 @@ Plan make_plan(const PlanInput& input) {
                     "at least that, or use more ranks",
                     input.budget, plan.peak_bytes(), plan.ranks[0].memory.process, plan.ranks[0].memory.stream,
                     plan.ranks[0].memory.blocks + plan.ranks[0].memory.staging,
-                    plan.ranks[0].memory.scratch + plan.ranks[0].memory.results));
+                    plan.ranks[0].memory.scratch + plan.ranks[0].memory.results + plan.ranks[0].memory.transit));
 }
 
 std::int64_t Plan::rounds() const {

@@ -2,6 +2,7 @@
 // Pure integers: no MPI, no GPU, no file. Every rank computes the whole plan and finds itself in it.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -36,8 +37,11 @@ struct MemoryPlan {
     std::int64_t stream = 0;   ///< two layers in flight
     std::int64_t staging = 0;  ///< blocks of a layer on their way to other ranks
     std::int64_t scratch = 0;
-    std::int64_t results = 0;
-    std::int64_t total() const noexcept { return process + blocks + stream + staging + scratch + results; }
+    std::int64_t results = 0;  ///< numbers computed so far
+    std::int64_t transit = 0;  ///< while they are written, when no weights are held: on their way and where they arrive
+    std::int64_t total() const noexcept {
+        return process + results + std::max(blocks + stream + staging + scratch, transit);
+    }
 };
 
 struct RankPlan {
