@@ -286,7 +286,8 @@ private:
 // The same bytes of a checkpoint twice, from storage: by the stream of a run, and by a loop of pread.
 class LoadPart : public Part {
 public:
-    LoadPart(const Checkpoint& checkpoint, int threads) : checkpoint_(checkpoint), threads_(std::max(threads, 4)) {
+    LoadPart(const Checkpoint& checkpoint, int threads)
+        : checkpoint_(checkpoint), threads_(Reader::threads_for(checkpoint.files(), threads)) {
         for (std::int64_t layer = 0; layer < checkpoint.config().layers; ++layer) {
             LayerRequest request{layer, {}};
             for (const WeightFamily family :

@@ -37,11 +37,6 @@ Plan agreed_plan(const Survey& survey, const std::set<Unit>& done, const Communi
     return plan;
 }
 
-// Threads that read: files keep several requests in flight whatever the cores; the generator uses the cores.
-int reader_threads(const Survey& survey) {
-    return survey.checkpoint.files().empty() ? survey.machine.threads : std::max(survey.machine.threads, 4);
-}
-
 // The part of a run that makes numbers.
 class Computation {
 public:
@@ -53,7 +48,7 @@ public:
           communicator_(communicator),
           phases_(phases),
           progress_(progress),
-          reader_(survey.checkpoint.files(), reader_threads(survey)),
+          reader_(survey.checkpoint.files(), Reader::threads_for(survey.checkpoint.files(), survey.machine.threads)),
           watchful_(communicator, progress, phases,
                     [this] { return reader_.bytes_read() + survey_.backend->workers().finished(); }),
           context_{survey.checkpoint.config(),

@@ -14,7 +14,7 @@ namespace geom {
 void run_pipeline(const RunOptions& options, const std::string& command_line, const Communicator& communicator,
                   Phases& phases);
 
-/// What a run would do, on `ranks` ranks of this machine's kind; nothing is loaded.
+/// Collective. What a run of these ranks would do, as text; nothing is loaded or written.
 std::string dry_run(const RunOptions& options, const Communicator& communicator);
 
 }  // namespace geom

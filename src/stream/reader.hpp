@@ -2,6 +2,7 @@
 // at once: every element is checked to be finite and every byte enters the digest.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <filesystem>
@@ -35,6 +36,12 @@ public:
     ~Reader();
     Reader(const Reader&) = delete;
     Reader& operator=(const Reader&) = delete;
+
+    /// How many threads should read `files` for a rank of `threads` threads: requests to storage are kept in flight
+    /// whatever the cores; without files the generator works, on the cores there are.
+    static int threads_for(const std::vector<std::filesystem::path>& files, int threads) noexcept {
+        return files.empty() ? threads : std::max(threads, 4);
+    }
 
     /// Fills every job. Throws Error(input) when a file is shorter than its header promised or cannot be read,
     /// Error(numerics) for a NaN or an infinity, both with file, tensor and place.
