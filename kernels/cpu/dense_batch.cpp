@@ -25,7 +25,6 @@ namespace geom {
 
 namespace {
 
-constexpr double eps = std::numeric_limits<double>::epsilon();
 constexpr int col_major = LAPACK_COL_MAJOR;
 constexpr std::int64_t block = 64;   // columns a blocked LAPACK routine may keep in its workspace
 constexpr std::int64_t panel = 256;  // columns of D widened at a time

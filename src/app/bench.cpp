@@ -235,9 +235,10 @@ private:
 
     // The tiles on and above the diagonal, as the plan counts them.
     double flops() const {
-        const auto tiles =
-            static_cast<double>((config_.heads + config_.kv_heads) * config_.layers * (config_.layers + 1) / 2);
-        return tiles * 2.0 * static_cast<double>(config_.head_dim * config_.head_dim * config_.hidden);
+        const std::int64_t pairs = config_.layers * (config_.layers + 1) / 2;
+        const std::int64_t products = (config_.heads + config_.kv_heads) * pairs;
+        return static_cast<double>(products) * 2.0 *
+               static_cast<double>(config_.head_dim * config_.head_dim * config_.hidden);
     }
 
     void pack(const std::vector<MatrixRef>& heads, std::int64_t layer, std::int64_t first) {

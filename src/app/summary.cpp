@@ -69,7 +69,8 @@ std::string gram_page(const Cosines& cosines, const ModelConfig& config) {
     if (cosines.layers == 1) return text + "          a single layer: no pairs\n";
     text += fmt::format("          consecutive layers {:+.4f}, all pairs {:+.4f}, first and last {:+.4f}\n", n.adjacent,
                         n.pairs, n.first_last);
-    const auto pairs = static_cast<double>(cosines.layers * (cosines.layers - 1) / 2 * cosines.heads);
+    const std::int64_t layer_pairs = cosines.layers * (cosines.layers - 1) / 2;
+    const auto pairs = static_cast<double>(layer_pairs * cosines.heads);
     double beyond = 0.0;
     for (std::int64_t l = 0; l < cosines.layers; ++l) {
         for (std::int64_t m = l + 1; m < cosines.layers; ++m) {
