@@ -64,9 +64,8 @@ public:
         Element* k_tiles = tiles_.as<Element>();
         Element* q_tiles = k_tiles + tiles_.size() / 2 / static_cast<std::int64_t>(sizeof(Element));
         multiply(task, group.k, k_tiles, tile_elements_, [](std::int64_t, std::int64_t, std::int64_t) {});
-        // Where a tile of Q is finished and dotted before the next begins, one place serves all.
-        const bool one_by_one = Products::left_run == 1 && format_.hidden <= Products::chunk_cols;
-        const std::int64_t q_step = one_by_one ? 0 : tile_elements_;
+        // With a single chunk a tile of Q is finished and dotted before the next begins: one place serves all.
+        const std::int64_t q_step = format_.hidden <= Products::chunk_cols ? 0 : tile_elements_;
         for (std::int64_t head = 0; head < group.heads; ++head) {
             double* gram = out.data() + head * group.layers * group.layers;
             multiply(task, group.q + head * group.layers * format_.bytes, q_tiles, q_step,
@@ -78,8 +77,17 @@ public:
     }
 
 private:
-    // Products of `blocks`, tiles `step` elements apart; after each, finished(left layer, right layer, tile). Tiles of
-    // one right layer lie in a row, so that a run of left layers can be a single product.
+    // f(left layer, right layer, index of the tile) for the task's tiles on or above the diagonal.
+    template <class F>
+    static void for_each_tile(const Task& task, F&& f) {
+        for (std::int64_t l = task.left.begin; l < task.left.end; ++l) {
+            for (std::int64_t r = std::max(l, task.right.begin); r < task.right.end; ++r) {
+                f(l, r, (l - task.left.begin) * task.right.size() + r - task.right.begin);
+            }
+        }
+    }
+
+    // Products of `blocks`, tiles `step` elements apart; after each, finished(left layer, right layer, tile).
     template <class F>
     void multiply(const Task& task, const std::byte* blocks, Element* tiles, std::int64_t step, F&& finished) {
         for (std::int64_t col = 0; col < format_.hidden; col += Products::chunk_cols) {
@@ -87,17 +95,10 @@ private:
             for (std::int64_t r = task.right.begin; r < task.right.end; ++r) {
                 products_.prepare_right(r - task.right.begin, blocks + r * format_.bytes, col, col_end);
             }
-            for (std::int64_t l = task.left.begin; l < task.left.end; l += Products::left_run) {
-                const std::int64_t run_end = std::min(task.left.end, l + Products::left_run);
-                products_.prepare_left(blocks + l * format_.bytes, run_end - l);
-                for (std::int64_t r = std::max(l, task.right.begin); r < task.right.end; ++r) {
-                    const std::int64_t tile = (r - task.right.begin) * task.left.size() + l - task.left.begin;
-                    const std::int64_t count = std::min(run_end, r + 1) - l;  // on or above the diagonal
-                    products_.accumulate(count, r - task.right.begin, col == 0, tiles + tile * step);
-                    if (col_end < format_.hidden) continue;
-                    for (std::int64_t i = 0; i < count; ++i) finished(l + i, r, tile + i);
-                }
-            }
+            for_each_tile(task, [&](std::int64_t l, std::int64_t r, std::int64_t tile) {
+                products_.accumulate(blocks + l * format_.bytes, r - task.right.begin, col == 0, tiles + tile * step);
+                if (col_end == format_.hidden) finished(l, r, tile);
+            });
         }
     }
 

@@ -39,11 +39,9 @@ void AmxProducts::prepare_right(std::int64_t slot, const std::byte* block, std::
     amx::transpose(block, row_tiles_, ktiles_, k_begin_, k_end_, right_.data() + slot * slot_bytes_);
 }
 
-void AmxProducts::prepare_left(const std::byte* blocks, std::int64_t) { left_ = blocks; }
-
-void AmxProducts::accumulate(std::int64_t, std::int64_t slot, bool first, Element* c) {
+void AmxProducts::accumulate(const std::byte* left, std::int64_t slot, bool first, Element* c) {
     amx::accumulate(
-        {left_, right_.data() + slot * slot_bytes_, row_tiles_, row_tiles_, ktiles_, k_begin_, k_end_, first}, c);
+        {left, right_.data() + slot * slot_bytes_, row_tiles_, row_tiles_, ktiles_, k_begin_, k_end_, first}, c);
 }
 
 template <class Stored, class ElementT>
@@ -56,8 +54,8 @@ BlasProducts<Stored, ElementT>::BlasProducts(const HeadBlockFormat& format, std:
 template <class Stored, class ElementT>
 std::int64_t BlasProducts<Stored, ElementT>::scratch_bytes(const HeadBlockFormat& format, std::int64_t right_blocks) {
     if (std::is_same_v<Stored, Element>) return 0;
-    return (right_blocks * format.head_dim + std::max<std::int64_t>(1024, format.head_dim)) *
-           std::min(chunk_cols, format.hidden) * static_cast<std::int64_t>(sizeof(Element));
+    return (right_blocks + 1) * format.head_dim * std::min(chunk_cols, format.hidden) *
+           static_cast<std::int64_t>(sizeof(Element));
 }
 
 template <class Stored, class ElementT>
@@ -87,21 +85,21 @@ void BlasProducts<Stored, ElementT>::pack(const MatrixRef& block, std::byte* out
     }
 }
 
-// The chunk of some blocks' rows in Element: where it lies when it is kept that way, else a widened copy.
+// The chunk of a block in Element: where it lies when it is kept that way, else a widened copy.
 template <class Stored, class ElementT>
-auto BlasProducts<Stored, ElementT>::widened(const std::byte* blocks, std::int64_t rows, std::vector<Element>& scratch,
+auto BlasProducts<Stored, ElementT>::widened(const std::byte* block, std::vector<Element>& scratch,
                                              std::int64_t& stride) const -> const Element* {
-    const auto* stored = reinterpret_cast<const Stored*>(blocks) + col_begin_;
+    const auto* stored = reinterpret_cast<const Stored*>(block) + col_begin_;
     if constexpr (std::is_same_v<Stored, Element>) {
         stride = hidden_;
         return stored;
     } else {
         stride = col_end_ - col_begin_;
-        scratch.resize(static_cast<std::size_t>(rows * stride));
-        for (std::int64_t i = 0; i < rows; ++i) {
-            const Stored* from = stored + i * hidden_;
-            Element* to = scratch.data() + i * stride;
-            for (std::int64_t j = 0; j < stride; ++j) to[j] = bf16_to_f32(from[j]);
+        scratch.resize(static_cast<std::size_t>(head_dim_ * stride));
+        for (std::int64_t i = 0; i < head_dim_; ++i) {
+            for (std::int64_t j = 0; j < stride; ++j) {
+                scratch[static_cast<std::size_t>(i * stride + j)] = bf16_to_f32(stored[i * hidden_ + j]);
+            }
         }
         return scratch.data();
     }
@@ -113,25 +111,21 @@ void BlasProducts<Stored, ElementT>::prepare_right(std::int64_t slot, const std:
     col_begin_ = col_begin;
     col_end_ = col_end;
     const auto s = static_cast<std::size_t>(slot);
-    right_[s] = widened(block, head_dim_, right_scratch_[s], right_stride_);
+    right_[s] = widened(block, right_scratch_[s], right_stride_);
 }
 
 template <class Stored, class ElementT>
-void BlasProducts<Stored, ElementT>::prepare_left(const std::byte* blocks, std::int64_t count) {
-    left_ = widened(blocks, count * head_dim_, left_scratch_, left_stride_);
-}
-
-template <class Stored, class ElementT>
-void BlasProducts<Stored, ElementT>::accumulate(std::int64_t count, std::int64_t slot, bool first, Element* c) {
+void BlasProducts<Stored, ElementT>::accumulate(const std::byte* left, std::int64_t slot, bool first, Element* c) {
+    std::int64_t stride = 0;
+    const Element* a = widened(left, left_scratch_, stride);
     const Element* b = right_[static_cast<std::size_t>(slot)];
-    const auto m = static_cast<blasint>(count * head_dim_), n = static_cast<blasint>(head_dim_);
-    const auto k = static_cast<blasint>(col_end_ - col_begin_);
-    const auto lda = static_cast<blasint>(left_stride_), ldb = static_cast<blasint>(right_stride_);
+    const auto n = static_cast<blasint>(head_dim_), k = static_cast<blasint>(col_end_ - col_begin_);
+    const auto lda = static_cast<blasint>(stride), ldb = static_cast<blasint>(right_stride_);
     const Element beta = first ? Element{0} : Element{1};
     if constexpr (std::is_same_v<Element, float>) {
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, m, n, k, 1.0F, left_, lda, b, ldb, beta, c, n);
+        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n, n, k, 1.0F, a, lda, b, ldb, beta, c, n);
     } else {
-        cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, m, n, k, 1.0, left_, lda, b, ldb, beta, c, n);
+        cblas_dgemm(CblasRowMajor, CblasNoTrans, CblasTrans, n, n, k, 1.0, a, lda, b, ldb, beta, c, n);
     }
 }
 

@@ -5,8 +5,7 @@
 //   layout(hd, D)               bytes of a block, rows of a padded tile
 //   pack(block, out)            stored elements to the kept form, exactly
 //   Right                       a chunk of columns of right-hand blocks, prepared once for many left-hand ones
-//   Left                        the same chunk of up to left_run left-hand blocks, one behind the other
-//   accumulate(..)              C (+)= left right^T over that chunk, a tile for each left-hand block
+//   accumulate(left, right, ..) C (+)= left right^T over that chunk
 #pragma once
 
 #include <cstdint>
@@ -23,7 +22,6 @@ namespace geom::cpu {
 class AmxProducts {
 public:
     using Element = float;
-    static constexpr std::int64_t left_run = 1;
     static constexpr std::int64_t chunk_cols = 1024;  ///< of three right-hand layers fit the second cache level
 
     AmxProducts(const HeadBlockFormat& format, std::int64_t right_blocks);
@@ -37,12 +35,10 @@ public:
     static void pack(const MatrixRef& block, std::byte* out);
 
     void prepare_right(std::int64_t slot, const std::byte* block, std::int64_t col_begin, std::int64_t col_end);
-    void prepare_left(const std::byte* blocks, std::int64_t count);
-    void accumulate(std::int64_t count, std::int64_t slot, bool first, Element* c);
+    void accumulate(const std::byte* left, std::int64_t slot, bool first, Element* c);
     static double dot(const Element* a, const Element* b, std::int64_t n) { return amx::dot(a, b, n); }
 
 private:
-    const std::byte* left_ = nullptr;
     std::int64_t row_tiles_, ktiles_, k_begin_ = 0, k_end_ = 0;
     Buffer right_;
     std::int64_t slot_bytes_;
@@ -54,7 +50,6 @@ template <class Stored, class ElementT>
 class BlasProducts {
 public:
     using Element = ElementT;
-    static constexpr std::int64_t left_run = 1024;  ///< a whole task: few large products
     static constexpr std::int64_t chunk_cols = 1024;
 
     BlasProducts(const HeadBlockFormat& format, std::int64_t right_blocks);
@@ -67,20 +62,17 @@ public:
     static void pack(const MatrixRef& block, std::byte* out);
 
     void prepare_right(std::int64_t slot, const std::byte* block, std::int64_t col_begin, std::int64_t col_end);
-    void prepare_left(const std::byte* blocks, std::int64_t count);
-    void accumulate(std::int64_t count, std::int64_t slot, bool first, Element* c);
+    void accumulate(const std::byte* left, std::int64_t slot, bool first, Element* c);
     static double dot(const Element* a, const Element* b, std::int64_t n);
 
 private:
-    const Element* widened(const std::byte* blocks, std::int64_t rows, std::vector<Element>& scratch,
-                           std::int64_t& stride) const;
+    const Element* widened(const std::byte* block, std::vector<Element>& scratch, std::int64_t& stride) const;
 
     std::int64_t head_dim_, hidden_, col_begin_ = 0, col_end_ = 0;
     std::vector<std::vector<Element>> right_scratch_;
     std::vector<Element> left_scratch_;
     std::vector<const Element*> right_;
-    const Element* left_ = nullptr;
-    std::int64_t right_stride_ = 0, left_stride_ = 0;
+    std::int64_t right_stride_ = 0;
 };
 
 using Bf16Products = BlasProducts<std::uint16_t, float>;
