@@ -1,11 +1,13 @@
 // Dense linear algebra in fp64 on batches of small matrices of equal shape: what the measure `heads` is written with.
 // Matrices lie in the backend's memory, column-major (element (i, j) at [i + j * ld]). Weights come as stored: a
-// row-major rows x D block, whose elements are widened exactly. The bits of a result depend on its own operands alone,
-// never on the rest of the batch or on the number of threads. Verbs return when their results may be read by the host.
+// row-major rows x D block, whose elements are widened exactly. The bits of a result depend on the operands and on the
+// shape and size of the batch alone, never on the number of threads or ranks. A verb that writes to host memory returns
+// when it may be read; what it writes to the backend's memory is there for the verbs that follow.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -50,12 +52,28 @@ struct CholeskyReport {
     double min_sine = 0;   ///< the smallest l_ii / sqrt(g_ii): sine of the angle between row i and the rows before it
 };
 
+/// A verb that goes on while others run.
+class PendingResult {
+public:
+    virtual ~PendingResult() = default;  ///< without finish(): what is not done is left out
+
+    /// Returns when the results may be read; throws what the verb threw.
+    virtual void finish() = 0;
+};
+
 class DenseBatch {
 public:
     virtual ~DenseBatch() = default;
 
     /// 64-byte aligned; throws Error(usage) when memory is short.
     virtual Buffer allocate(std::int64_t bytes) = 0;
+
+    /// Heads that a batch should have to keep the machine busy without holding more memory than that takes.
+    virtual std::int64_t heads_at_once() const = 0;
+
+    /// Bytes of the backend's memory that are kept between calls after batches of so many heads, at most.
+    virtual std::int64_t scratch_bytes(std::int64_t heads, std::int64_t head_dim, std::int64_t hidden,
+                                       std::int64_t top_k) const = 0;
 
     /// out[i] = X X^T of X = [first[i]; second[i]], both n x D; the lower triangle of 2n x 2n. A block first[i] that is
     /// the same as first[i - 1] is multiplied with itself once.
@@ -93,8 +111,11 @@ public:
     /// Eigenvalues from the lower triangles, ascending, to values[i * n]. The matrices are destroyed.
     virtual void symmetric_eigenvalues(const Batch& matrices, std::span<double> values) = 0;
 
-    /// Eigenvalues to re[i * n], im[i * n] in no order, but conjugates adjacent, the positive imaginary part first.
-    virtual void general_eigenvalues(const Batch& matrices, std::span<double> re, std::span<double> im) = 0;
+    /// Eigenvalues to re[i * n], im[i * n] in no order, but conjugates adjacent, the positive imaginary part first. The
+    /// matrices may change as soon as this returns; re and im belong to it until finish(). One at a time.
+    [[nodiscard]] virtual std::unique_ptr<PendingResult> general_eigenvalues(const Batch& matrices,
+                                                                             std::span<double> re,
+                                                                             std::span<double> im) = 0;
 
     /// All matrices to host memory, one after the other, column-major without gaps.
     virtual void read(const Batch& matrices, std::span<double> host) = 0;

@@ -27,11 +27,21 @@ public:
     /// exception stops the rest and is rethrown here. While it waits, the caller's thread runs idle() every 100 ms.
     void for_each(std::int64_t n, const std::function<void(std::int64_t i, int worker)>& f);
 
+    /// for_each in two parts: start() returns at once, and finish() waits. Between the two nothing else is started.
+    void start(std::int64_t n, std::function<void(std::int64_t i, int worker)> f);
+    void finish();
+    /// Instead of finish(): what has not begun is left out, and what f threw is forgotten.
+    void abandon() noexcept;
+
     /// Calls of f that have ended since the start: grows while there is progress.
     std::int64_t finished() const noexcept { return done_; }
 
-    /// Progress, signals, heartbeat; called on the thread that called for_each. An exception from it stops the work.
+    /// Progress, signals, heartbeat; called on the thread that waits. An exception from it stops the work.
     void set_idle(std::function<void()> idle) { idle_ = std::move(idle); }
+    /// Runs it once, for whoever waits for something else.
+    void idle() const {
+        if (idle_) idle_();
+    }
 
 private:
     void run(int worker);
@@ -41,7 +51,7 @@ private:
     std::atomic<std::int64_t> done_{0};
     std::mutex mutex_;
     std::condition_variable start_, finished_;
-    const std::function<void(std::int64_t, int)>* task_ = nullptr;
+    std::function<void(std::int64_t, int)> task_;
     std::int64_t next_ = 0, count_ = 0, running_ = 0;
     std::uint64_t generation_ = 0;
     std::exception_ptr failure_;

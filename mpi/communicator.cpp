@@ -8,6 +8,7 @@
 #include "core/error.hpp"
 #include "mpi/native.hpp"
 #include "mpi/pieces.hpp"
+#include "mpi/wait.hpp"
 #include "mpi/watch.hpp"
 
 namespace geom {
@@ -17,6 +18,7 @@ struct Communicator::State {
     int rank = 0, size = 1, node_rank = 0, node_size = 1;
     std::unique_ptr<Watch> watch;
     std::function<void()> idle;
+    std::function<void(const Error&)> emergency_exit;
 };
 
 namespace {
@@ -51,15 +53,12 @@ void check_mpi(int status, const char* call) {
                 fmt::format("{} failed: {}", call, std::string_view(text, static_cast<std::size_t>(length))));
 }
 
-void wait_all(const Communicator& communicator, MPI_Request* requests, std::size_t count, const char* what) {
+void wait_until(const Communicator& communicator, const std::function<bool()>& done, const char* what) {
     const Communicator::State& state = *communicator.state();
     const auto start = Clock::now();
     auto last_idle = start;
     state.watch->begin_wait();
-    for (;;) {
-        int done = 0;
-        check_mpi(MPI_Testall(static_cast<int>(count), requests, &done, MPI_STATUSES_IGNORE), "MPI_Testall");
-        if (done != 0) return;
+    while (!done()) {
         const auto now = Clock::now();
         state.watch->listen();
         state.watch->check(what);
@@ -75,6 +74,15 @@ void wait_all(const Communicator& communicator, MPI_Request* requests, std::size
             std::this_thread::yield();
         }
     }
+}
+
+void wait_all(const Communicator& communicator, MPI_Request* requests, std::size_t count, const char* what) {
+    const auto all_done = [&] {
+        int done = 0;
+        check_mpi(MPI_Testall(static_cast<int>(count), requests, &done, MPI_STATUSES_IGNORE), "MPI_Testall");
+        return done != 0;
+    };
+    wait_until(communicator, all_done, what);
 }
 
 Communicator Communicator::world() {
@@ -103,6 +111,13 @@ void Communicator::at_work(bool made_progress) const {
     if (made_progress) state_->watch->made_progress();
 }
 void Communicator::set_idle(std::function<void()> idle) { state_->idle = std::move(idle); }
+
+void Communicator::set_emergency_exit(std::function<void(const Error&)> end) {
+    state_->emergency_exit = std::move(end);
+}
+void Communicator::emergency_exit(const Error& error) const {
+    if (state_->emergency_exit) state_->emergency_exit(error);
+}
 
 void Communicator::barrier() const {
     MPI_Request request = MPI_REQUEST_NULL;

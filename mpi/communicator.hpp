@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "core/error.hpp"
+
 namespace geom {
 
 class Communicator {
@@ -30,6 +32,11 @@ public:
     void at_work(bool made_progress) const;
     /// Called at least every 50 ms while a wait lasts (signals, heartbeat).
     void set_idle(std::function<void()> idle);
+
+    /// Ends the program with an error that must not unwind: while work that waits for a lost peer lies in a GPU's
+    /// stream, freeing its memory would wait as well. Without one such an error is thrown like others.
+    void set_emergency_exit(std::function<void(const Error&)> end);
+    void emergency_exit(const Error& error) const;  ///< for mpi/; returns only where there is none
 
     void barrier() const;
     std::int64_t all_reduce_sum(std::int64_t value) const;

@@ -12,7 +12,7 @@ MPI_Comm native(const Communicator& communicator);
 /// Throws Error(internal) with MPI's own words when `status` is not MPI_SUCCESS.
 void check_mpi(int status, const char* call);
 
-/// Polls until every request is done; see Communicator::set_deadline. `what` names the operation in the message.
+/// wait_until() (mpi/wait.hpp) every request is done.
 void wait_all(const Communicator& communicator, MPI_Request* requests, std::size_t count, const char* what);
 
 }  // namespace geom

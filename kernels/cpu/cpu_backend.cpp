@@ -1,15 +1,33 @@
 // The backend of ranks without a GPU: host memory, this rank's threads, OpenBLAS and AMX tiles.
 #include <cblas.h>
 
+#include <cstring>
+
 #include "kernels/backend.hpp"
 #include "kernels/cpu/dense_batch.hpp"
 #include "kernels/cpu/isa.hpp"
+#include "kernels/cpu/library_gemm.hpp"
 #include "kernels/cpu/tile_dots.hpp"
 #include "kernels/workers.hpp"
 
 namespace geom {
 
 namespace {
+
+/// Where the host writes is where verbs read, and they are over when they return.
+class CpuInputBuffer final : public InputBuffer {
+public:
+    explicit CpuInputBuffer(std::int64_t bytes) : buffer_(allocate_host(bytes)) {}
+    std::byte* host() const noexcept override { return buffer_.data(); }
+    const std::byte* data() const noexcept override { return buffer_.data(); }
+    void wait_sent() override {}
+    void send(std::int64_t /*bytes*/) override {}
+    void receive() override {}
+    void release() override {}
+
+private:
+    Buffer buffer_;
+};
 
 class CpuBackend final : public Backend {
 public:
@@ -25,8 +43,13 @@ public:
         return config.substr(0, config.find(' ', config.find(' ') + 1));
     }
     Workers& workers() override { return workers_; }
+    Queue& queue() override { return host_queue(); }
     DenseBatch& dense() override { return dense_; }
+    std::int64_t finished() const override { return workers_.finished(); }
     Buffer allocate(std::int64_t bytes) override { return allocate_host(bytes); }
+    std::unique_ptr<InputBuffer> input_buffer(std::int64_t bytes) override {
+        return std::make_unique<CpuInputBuffer>(bytes);
+    }
 
     HeadBlockFormat head_block_format(DType dtype, std::int64_t head_dim, std::int64_t hidden) const override {
         return cpu::head_block_format(dtype, head_dim, hidden, amx_);
@@ -38,15 +61,35 @@ public:
     void tile_dots(const KvGroupBlocks& group, const HeadBlockFormat& format, std::span<double> out) override {
         cpu::tile_dots(group, format, out, workers_);
     }
-    std::int64_t tile_dots_scratch(const HeadBlockFormat& format) const override {
+    std::int64_t tile_dots_scratch(const HeadBlockFormat& format, std::int64_t /*layers*/,
+                                   std::int64_t /*heads*/) const override {
         return workers_.size() * cpu::tile_dots_scratch(format);
     }
+
+    Yardstick large_product(const GemmShape& shape) override {
+        const Yardstick product = amx_ ? cpu::onednn_gemm(shape, workers_.size()) : Yardstick{};
+        return product.run ? product : cpu::openblas_gemm(shape, workers_.size());
+    }
+    Yardstick large_copy(std::int64_t bytes) override;
 
 private:
     Workers workers_;
     CpuDenseBatch dense_;
     bool amx_;
 };
+
+// A slice a thread.
+Yardstick CpuBackend::large_copy(std::int64_t bytes) {
+    const auto from = std::make_shared<Buffer>(allocate(bytes)), to = std::make_shared<Buffer>(allocate(bytes));
+    std::memset(from->data(), 1, static_cast<std::size_t>(bytes));
+    return {"memcpy", [this, from, to, bytes] {
+                const std::int64_t slices = workers_.size();
+                workers_.for_each(slices, [&](std::int64_t i, int) {
+                    const std::int64_t begin = bytes * i / slices, end = bytes * (i + 1) / slices;
+                    std::memcpy(to->data() + begin, from->data() + begin, static_cast<std::size_t>(end - begin));
+                });
+            }};
+}
 
 }  // namespace
 

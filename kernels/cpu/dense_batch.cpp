@@ -320,11 +320,25 @@ void general_eigenvalues_of(const double* matrix, std::int64_t ld, std::int64_t 
 
 }  // namespace
 
+void cpu::general_eigenvalues(const double* matrix, std::int64_t ld, std::int64_t n, double* re, double* im,
+                              double* scratch) {
+    general_eigenvalues_of(matrix, ld, n, re, im, {scratch});
+}
+
+std::int64_t cpu::general_eigenvalues_scratch(std::int64_t n) { return general_scratch(n); }
+
 // --- the verbs -------------------------------------------------------------------------------------------------------
 
 CpuDenseBatch::CpuDenseBatch(Workers& workers) : workers_(workers), scratch_(at(workers.size())) {}
 
 Buffer CpuDenseBatch::allocate(std::int64_t bytes) { return allocate_host(bytes); }
+
+// Of the verbs that every head goes through; heads that need QR take n D more.
+std::int64_t CpuDenseBatch::scratch_bytes(std::int64_t /*heads*/, std::int64_t head_dim, std::int64_t /*hidden*/,
+                                          std::int64_t top_k) const {
+    const std::int64_t n = head_dim;
+    return 8 * workers_.size() * std::max({2 * n * panel, svd_scratch(n, std::min(top_k, n)), general_scratch(n)});
+}
 
 double* CpuDenseBatch::scratch(int worker, std::int64_t doubles) {
     Buffer& mine = scratch_[at(worker)];
@@ -495,12 +509,24 @@ void CpuDenseBatch::symmetric_eigenvalues(const Batch& matrices, std::span<doubl
     });
 }
 
-void CpuDenseBatch::general_eigenvalues(const Batch& matrices, std::span<double> re, std::span<double> im) {
+namespace {
+
+/// All threads are needed for the verb itself: it is over when it returns.
+class Finished final : public PendingResult {
+public:
+    void finish() override {}
+};
+
+}  // namespace
+
+std::unique_ptr<PendingResult> CpuDenseBatch::general_eigenvalues(const Batch& matrices, std::span<double> re,
+                                                                  std::span<double> im) {
     const std::int64_t n = matrices.rows;
     workers_.for_each(matrices.size(), [&](std::int64_t i, int worker) {
-        general_eigenvalues_of(matrices.at[at(i)], matrices.ld, n, &re[at(i * n)], &im[at(i * n)],
-                               {scratch(worker, general_scratch(n))});
+        cpu::general_eigenvalues(matrices.at[at(i)], matrices.ld, n, &re[at(i * n)], &im[at(i * n)],
+                                 scratch(worker, general_scratch(n)));
     });
+    return std::make_unique<Finished>();
 }
 
 void CpuDenseBatch::read(const Batch& matrices, std::span<double> host) {

@@ -8,11 +8,24 @@
 
 namespace geom {
 
+namespace cpu {
+
+/// Eigenvalues of the n x n matrix, conjugates adjacent, the positive imaginary part first, by LAPACK on this thread:
+/// no GPU library does it in batches. `scratch` holds general_eigenvalues_scratch(n) numbers.
+void general_eigenvalues(const double* matrix, std::int64_t ld, std::int64_t n, double* re, double* im,
+                         double* scratch);
+std::int64_t general_eigenvalues_scratch(std::int64_t n);
+
+}  // namespace cpu
+
 class CpuDenseBatch : public DenseBatch {
 public:
     explicit CpuDenseBatch(Workers& workers);
 
     Buffer allocate(std::int64_t bytes) override;
+    std::int64_t heads_at_once() const override { return 32; }
+    std::int64_t scratch_bytes(std::int64_t heads, std::int64_t head_dim, std::int64_t hidden,
+                               std::int64_t top_k) const override;
     void stacked_grams(std::span<const MatrixRef> first, std::span<const MatrixRef> second, const Batch& out) override;
     void cholesky(const Batch& gram, const Batch& lower, std::span<CholeskyReport> reports) override;
     void qr_lower(std::span<const MatrixRef> first, std::span<const MatrixRef> second, const Batch& lower,
@@ -24,7 +37,8 @@ public:
     void combine_orthonormal(std::span<const MatrixRef> w, const Batch& z, const Batch& out) override;
     void exchange_products(const Batch& lower, const Batch& out, std::span<double> asymmetry) override;
     void symmetric_eigenvalues(const Batch& matrices, std::span<double> values) override;
-    void general_eigenvalues(const Batch& matrices, std::span<double> re, std::span<double> im) override;
+    std::unique_ptr<PendingResult> general_eigenvalues(const Batch& matrices, std::span<double> re,
+                                                       std::span<double> im) override;
     void read(const Batch& matrices, std::span<double> host) override;
 
 private:

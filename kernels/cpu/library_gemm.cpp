@@ -8,7 +8,7 @@
 
 namespace geom::cpu {
 
-LibraryGemm openblas_gemm(const GemmShape& shape, int threads) {
+Yardstick openblas_gemm(const GemmShape& shape, int threads) {
     struct Operands {
         std::vector<float> a, b, c;
     };

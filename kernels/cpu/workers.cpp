@@ -4,6 +4,9 @@
 #include <omp.h>
 
 #include <chrono>
+#include <utility>
+
+#include "core/error.hpp"
 
 namespace geom {
 
@@ -16,27 +19,40 @@ Workers::~Workers() {
     {
         const std::lock_guard lock(mutex_);
         quit_ = true;
+        next_ = count_;
     }
     start_.notify_all();
     for (std::thread& thread : threads_) thread.join();
 }
 
 void Workers::for_each(std::int64_t n, const std::function<void(std::int64_t, int)>& f) {
+    start(n, [&f](std::int64_t i, int worker) { f(i, worker); });
+    finish();
+}
+
+void Workers::start(std::int64_t n, std::function<void(std::int64_t, int)> f) {
     if (n <= 0) return;
-    std::unique_lock lock(mutex_);
-    task_ = &f;
-    next_ = 0;
-    count_ = n;
-    running_ = size();
-    failure_ = nullptr;
-    ++generation_;
+    {
+        const std::lock_guard lock(mutex_);
+        if (task_) throw Error(ExitCode::internal, "threads were given work before they had finished the last");
+        task_ = std::move(f);
+        next_ = 0;
+        count_ = n;
+        running_ = size();
+        failure_ = nullptr;
+        ++generation_;
+    }
     start_.notify_all();
+}
+
+void Workers::finish() {
+    std::unique_lock lock(mutex_);
+    if (!task_) return;
     while (!finished_.wait_for(lock, std::chrono::milliseconds(100), [this] { return running_ == 0; })) {
-        if (!idle_) continue;
         lock.unlock();
         std::exception_ptr stop;
         try {
-            idle_();
+            idle();
         } catch (...) {
             stop = std::current_exception();
         }
@@ -47,7 +63,15 @@ void Workers::for_each(std::int64_t n, const std::function<void(std::int64_t, in
         }
     }
     task_ = nullptr;
-    if (failure_) std::rethrow_exception(failure_);
+    if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
+}
+
+void Workers::abandon() noexcept {
+    std::unique_lock lock(mutex_);
+    next_ = count_;
+    finished_.wait(lock, [this] { return running_ == 0; });
+    task_ = nullptr;
+    failure_ = nullptr;
 }
 
 void Workers::run(int worker) {
@@ -63,7 +87,7 @@ void Workers::run(int worker) {
             lock.unlock();
             std::exception_ptr failure;
             try {
-                (*task_)(i, worker);
+                task_(i, worker);
             } catch (...) {
                 failure = std::current_exception();
             }

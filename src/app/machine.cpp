@@ -9,6 +9,7 @@
 #include <fstream>
 #include <limits>
 
+#include "core/error.hpp"
 #include "kernels/cpu/isa.hpp"
 
 namespace geom {
@@ -50,6 +51,33 @@ int default_threads(const Communicator& communicator) {
     return std::max(1, CPU_COUNT(&cores) / sharing);
 }
 
+std::string place_of(const Machine& machine, const std::string& why_none) {
+    if (!machine.gpu) return fmt::format("{}, no GPU: {}", machine.host, why_none);
+    const std::string node = machine.gpu->numa_node < 0 ? "unknown" : fmt::format("{}", machine.gpu->numa_node);
+    return fmt::format("{}, GPU {}: {}, NUMA node {}", machine.host, machine.gpu->index, machine.gpu->name, node);
+}
+
+// This rank's GPU, and what the others have. `budget` as asked for, or 0.
+void find_gpu(Machine& machine, std::int64_t budget, const Communicator& communicator) {
+    VisibleGpus visible = visible_gpus();
+    if (!visible.gpus.empty()) {
+        machine.gpu = visible.gpus[static_cast<std::size_t>(communicator.node_rank()) % visible.gpus.size()];
+        try {
+            machine.gpu->free = free_gpu_memory(machine.gpu->index);
+        } catch (const Error& error) {  // a card that is there and cannot be used is none
+            visible.why_none = error.what();
+            machine.gpu.reset();
+        }
+    }
+    machine.places = communicator.all_gather(place_of(machine, visible.why_none));
+    machine.gpu_ids = communicator.all_gather(machine.gpu ? machine.host + " " + machine.gpu->uuid : std::string());
+    const std::string& mine = machine.gpu_ids[static_cast<std::size_t>(communicator.rank())];
+    const auto sharing = std::count(machine.gpu_ids.begin(), machine.gpu_ids.end(), mine);
+    const double free = machine.gpu ? static_cast<double>(machine.gpu->free) : 0.0;
+    const auto share = static_cast<std::int64_t>(0.8 * free / static_cast<double>(sharing));
+    machine.device_budget = communicator.all_reduce_min(budget > 0 ? budget : share);
+}
+
 }  // namespace
 
 std::string host_name() {
@@ -60,16 +88,21 @@ std::string host_name() {
 std::int64_t peak_resident_bytes() { return proc_bytes("/proc/self/status", "VmHWM"); }
 std::int64_t resident_bytes() { return proc_bytes("/proc/self/status", "VmRSS"); }
 
-Machine look_around(int threads, std::int64_t budget, const Communicator& communicator) {
+bool Machine::every_rank_has_gpu() const noexcept {
+    return !gpu_ids.empty() && std::find(gpu_ids.begin(), gpu_ids.end(), std::string()) == gpu_ids.end();
+}
+
+Machine look_around(const MachineWishes& wishes, const Communicator& communicator) {
     Machine machine;
     machine.host = host_name();
     const int offered = default_threads(communicator);  // collective: asked by every rank, whatever it was told
-    machine.threads = threads > 0 ? threads : offered;
+    machine.threads = wishes.threads > 0 ? wishes.threads : offered;
     machine.amx = communicator.all_reduce_min(std::int64_t{have_amx_bf16() ? 1 : 0}) == 1;
+    if (wishes.gpus) find_gpu(machine, wishes.budget, communicator);
     machine.resident = communicator.all_reduce_max(resident_bytes());
     const std::int64_t free = std::min(proc_bytes("/proc/meminfo", "MemAvailable"), container_bytes());
     const auto share = static_cast<std::int64_t>(0.8 * static_cast<double>(free) / communicator.node_size());
-    machine.budget = communicator.all_reduce_min(budget > 0 ? budget : share);
+    machine.budget = communicator.all_reduce_min(wishes.budget > 0 ? wishes.budget : share);
     return machine;
 }
 

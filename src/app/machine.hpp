@@ -2,8 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
+#include <vector>
 
+#include "kernels/gpu.hpp"
 #include "mpi/communicator.hpp"
 
 namespace geom {
@@ -12,14 +15,28 @@ struct Machine {
     std::string host;
     int threads = 1;            ///< this rank's
     bool amx = false;           ///< every rank has AMX
-    std::int64_t budget = 0;    ///< bytes a rank may use; the smallest of all ranks
+    std::int64_t budget = 0;    ///< bytes of host memory a rank may use; the smallest of all ranks
     std::int64_t resident = 0;  ///< bytes a rank has before it starts; the largest of all ranks
+
+    // Of every rank, in rank order; empty where GPUs were not asked for.
+    std::vector<std::string> places;   ///< "HOST, NVIDIA H100, GPU 0, NUMA node 1", or why there is no GPU
+    std::vector<std::string> gpu_ids;  ///< what tells one card from another; "" for a rank without
+    std::optional<Gpu> gpu;            ///< this rank's
+    std::int64_t device_budget = 0;    ///< bytes of its memory a rank may use; the smallest of all ranks
+    bool every_rank_has_gpu() const noexcept;
 };
 
-/// Collective. `threads` and `budget`: as asked for, or 0. Threads default to OMP_NUM_THREADS, else to the cores this
-/// rank is bound to divided by the ranks of the node bound to the same ones; the budget to 0.8 of the node's (or the
-/// container's) free memory divided by its ranks.
-Machine look_around(int threads, std::int64_t budget, const Communicator& communicator);
+/// What was asked for on the command line; 0: nothing.
+struct MachineWishes {
+    int threads = 0;
+    std::int64_t budget = 0;
+    bool gpus = true;  ///< whether to look for them, which starts the driver
+};
+
+/// Collective. Threads default to OMP_NUM_THREADS, else to the cores this rank is bound to divided by the ranks of the
+/// node bound to the same ones; the budget to 0.8 of the node's (or the container's) free memory divided by its ranks,
+/// and of the GPU's free memory. Rank i of a node gets GPU i, modulo their number.
+Machine look_around(const MachineWishes& wishes, const Communicator& communicator);
 
 std::string host_name();
 

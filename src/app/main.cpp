@@ -48,6 +48,9 @@ int main(int argc, char** argv) {
         geom::MpiEnvironment environment(argc, argv);
         geom::Communicator world = geom::Communicator::world();
         world.set_deadline(std::chrono::duration<double>(options.run.deadline));
+        world.set_emergency_exit([&](const geom::Error& error) {
+            end_job(world.rank(), phases.current(), error.what(), static_cast<int>(error.code()));
+        });
         return guarded(options, world, phases);
     } catch (const geom::Error& error) {  // MPI did not start, or not as the launcher meant it
         fmt::print(stderr, "geom-mpi: error: {}\n", error.what());

@@ -50,6 +50,12 @@ void add_model_options(CLI::App& app, RunOptions& run) {
         ->type_name("NAME");
 }
 
+void add_backend_option(CLI::App& app, std::string& backend) {
+    app.add_option("--backend", backend, "auto (cuda where every rank has a GPU), cpu or cuda")
+        ->capture_default_str()
+        ->type_name("NAME");
+}
+
 void add_work_options(CLI::App& app, RunOptions& run, RawValues& raw) {
     app.add_option("-m,--measures", run.measures, fmt::format("measures to run (default {})", measure_list()))
         ->delimiter(',')
@@ -59,9 +65,9 @@ void add_work_options(CLI::App& app, RunOptions& run, RawValues& raw) {
         ->capture_default_str()
         ->check(CLI::Range(1, 1 << 20))
         ->type_name("K");
-    app.add_option("--backend", run.backend, "auto, cpu or cuda")->capture_default_str()->type_name("NAME");
+    add_backend_option(app, run.backend);
     app.add_option("--memory-budget", raw.memory_budget,
-                   "memory a rank may use, e.g. 8GiB (default 0.8 of what the node gives a rank)")
+                   "memory a rank may use, of the host and of its GPU each, e.g. 8GiB (default 0.8 of what is free)")
         ->type_name("BYTES");
     app.add_option("--threads", run.threads, "threads a rank (default: see below)")
         ->check(CLI::Range(1, 4096))
@@ -91,6 +97,7 @@ void add_bench_options(CLI::App& app, BenchOptions& bench) {
     app.add_option("PART", bench.parts, "gemm, copy, gram, heads, load (default: all that have what they need)");
     app.add_option("--shape", bench.shape, "of the made-up weights, as after synth:")->capture_default_str();
     app.add_option("--model", bench.model, "folder of a checkpoint, for load")->type_name("FOLDER");
+    add_backend_option(app, bench.backend);
     app.add_option("--repeat", bench.repeat, "how often")
         ->capture_default_str()
         ->check(CLI::Range(1, 4096))
@@ -116,8 +123,9 @@ void interpret(Options& options, const RawValues& raw) {
                                                      measure_list()));
         }
     }
-    if (options.run.backend != "auto" && options.run.backend != "cpu" && options.run.backend != "cuda") {
-        throw Error(ExitCode::usage, fmt::format("--backend {}: known are auto, cpu and cuda", options.run.backend));
+    for (const std::string& backend : {options.run.backend, options.bench.backend}) {
+        if (backend == "auto" || backend == "cpu" || backend == "cuda") continue;
+        throw Error(ExitCode::usage, fmt::format("--backend {}: known are auto, cpu and cuda", backend));
     }
 }
 

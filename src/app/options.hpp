@@ -40,6 +40,7 @@ struct BenchOptions {
     std::string model;                 ///< a checkpoint on disk, for the part that loads
     std::string json;                  ///< a file, or "-"
     std::vector<std::string> parts;    ///< all that have what they need when empty
+    std::string backend = "auto";
     std::int64_t repeat = 5;
     int threads = 0;
 };

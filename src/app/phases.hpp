@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/trace.hpp"
 #include "mpi/communicator.hpp"
 
 namespace geom {
@@ -22,10 +23,12 @@ public:
     /// Everything since the start counts as phase "start".
     void started() { add("start", total()); }
 
-    /// Runs f and adds its time to `name`; `name` is the current phase while it runs, and stays it if f throws.
+    /// Runs f and adds its time to `name`; `name` is the current phase while it runs, and stays it if f throws. GPU
+    /// profilers see it as a range.
     template <class F>
     auto time(const std::string& name, F&& f) {
         current_ = name;
+        const TraceRange range(name.c_str());
         const Stop stop{*this, Clock::now(), name};
         return f();
     }

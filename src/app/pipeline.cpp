@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <optional>
 
+#include "app/choose_backend.hpp"
 #include "app/fault.hpp"
 #include "app/publish.hpp"
 #include "app/recorder.hpp"
@@ -25,7 +26,8 @@ namespace geom {
 namespace {
 
 Survey agreed_survey(const RunOptions& options, const Communicator& communicator) {
-    const Machine machine = look_around(options.threads, options.memory_budget, communicator);
+    const Machine machine =
+        look_around({options.threads, options.memory_budget, options.backend != "cpu"}, communicator);
     std::optional<Survey> survey;
     agree_on(communicator, [&] { survey = make_survey(options, machine); });
     return std::move(*survey);
@@ -50,7 +52,7 @@ public:
           progress_(progress),
           reader_(survey.checkpoint.files(), Reader::threads_for(survey.checkpoint.files(), survey.machine.threads)),
           watchful_(communicator, progress, phases,
-                    [this] { return reader_.bytes_read() + survey_.backend->workers().finished(); }),
+                    [this] { return reader_.bytes_read() + survey_.backend->finished(); }),
           context_{survey.checkpoint.config(),
                    survey.layers,
                    survey.settings,
@@ -68,6 +70,7 @@ public:
     Computation& operator=(const Computation&) = delete;
 
     void run() {
+        collectives_ = make_collectives(*survey_.backend, survey_.machine, communicator_);
         for (std::int64_t pass = 0; pass < plan_.passes; ++pass) {
             HeadStore blocks(plan_, pass, communicator_.rank(), survey_.format, *survey_.backend);
             load_layers(pass, blocks);
@@ -76,13 +79,13 @@ public:
     }
 
     const Reader& reader() const noexcept { return reader_; }
+    std::string exchange() const { return collectives_->name(); }
 
 private:
     // Rounds of a pass: each rank's next layer is looked at by itself, then its head blocks go to their owners.
     void load_layers(std::int64_t pass, HeadStore& blocks) {
-        const auto collectives = make_host_collectives(communicator_);
         progress_.begin("load", static_cast<double>(mine().bytes_read) / static_cast<double>(plan_.passes), "B");
-        LayerStream stream(survey_.checkpoint, reader_,
+        LayerStream stream(survey_.checkpoint, reader_, *survey_.backend,
                            layer_requests(survey_, plan_, recorder_.done(), pass, communicator_.rank()),
                            [this] { watchful_.tick(); });
         for (std::int64_t round = 0; round < plan_.rounds(); ++round) {
@@ -100,7 +103,7 @@ private:
                 const bool attention = plan_.attention_layer(communicator_.rank(), round) >= 0;
                 phases_.time("exchange", [&] {
                     maybe_fail("exchange", communicator_.rank());
-                    blocks.exchange_round(round, attention ? weights : nullptr, *collectives);
+                    blocks.exchange_round(round, attention ? weights : nullptr, *collectives_);
                 });
             }
             progress_.advance(static_cast<double>(reader_.bytes_read() - before));
@@ -150,11 +153,14 @@ private:
     Reader reader_;
     Watchful watchful_;
     MeasureContext context_;
+    std::unique_ptr<Collectives> collectives_;
 };
 
-RunRecord record_of(const Survey& survey, const Plan& plan, const Reader& reader, std::size_t resumed,
+RunRecord record_of(const Survey& survey, const Plan& plan, const Computation& computation, std::size_t resumed,
                     const std::string& command_line, const Communicator& communicator) {
+    const Reader& reader = computation.reader();
     RunRecord run;
+    run.exchange = computation.exchange();
     run.command_line = command_line;
     run.measures = survey.measure_names();
     run.backend = survey.backend->name();
@@ -166,6 +172,7 @@ RunRecord record_of(const Survey& survey, const Plan& plan, const Reader& reader
     run.passes = plan.passes;
     run.flops = plan.flops();
     run.planned_bytes = plan.peak_bytes();
+    run.planned_device_bytes = plan.peak_device_bytes();
     run.bytes_read = communicator.all_reduce_sum(reader.bytes_read());
     run.digest = static_cast<std::uint64_t>(communicator.all_reduce_sum(static_cast<std::int64_t>(reader.digest())));
     run.resumed_units = static_cast<std::int64_t>(resumed);
@@ -205,7 +212,7 @@ void run_pipeline(const RunOptions& options, const std::string& command_line, co
         Computation computation(survey, plan, recorder, communicator, phases, progress);
         phases.started();
         computation.run();
-        run = record_of(survey, plan, computation.reader(), recorder.done().size(), command_line, communicator);
+        run = record_of(survey, plan, computation, recorder.done().size(), command_line, communicator);
         cosines = publish(survey, run, recorder, communicator, phases);
     } catch (const AgreedError&) {
         recorder.flush();  // what is computed stays computed, whatever went wrong

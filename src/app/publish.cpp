@@ -23,7 +23,7 @@ public:
           recorder_(recorder),
           communicator_(communicator),
           phases_(phases),
-          schema_(with_run_and_analysis(survey.schema, run.measures)),
+          schema_(with_run_and_analysis(survey.schema, run)),
           temporary_(communicator.broadcast(
               communicator.rank() == 0 ? temporary_name(survey.file).string() : std::string(), 0)) {}
 
@@ -36,6 +36,7 @@ public:
             const Cosines cosines = analyse();
             run_.phases = phases_.over_ranks(phase_names(run_.measures), communicator_);
             run_.peak_bytes = communicator_.all_reduce_max(peak_resident_bytes());
+            run_.peak_device_bytes = communicator_.all_reduce_max(peak_gpu_bytes());
             on_rank_0([&] {
                 append(temporary_, schema_, run_slabs(run_, schema_), {});
                 finish(temporary_, survey_.file);

@@ -12,6 +12,7 @@
 
 #include "core/error.hpp"
 #include "core/progress.hpp"
+#include "mpi/collectives.hpp"
 #include "mpi/environment.hpp"
 #include "output/hdf5_file.hpp"
 
@@ -104,10 +105,12 @@ std::string page(const RunRecord& run, const Survey& survey, const Cosines& cosi
                         joined(hosts, ", "), joined(devices, "; "), run.backend, run.path);
     text += gram_page(cosines, checkpoint.config());
     text += phase_page(run);
-    text += fmt::format("          {} read in {} pass{}; peak memory {} a rank ({} planned)\n",
-                        readable_bytes(static_cast<double>(run.bytes_read)), run.passes, run.passes == 1 ? "" : "es",
-                        readable_bytes(static_cast<double>(run.peak_bytes)),
-                        readable_bytes(static_cast<double>(run.planned_bytes)));
+    const auto bytes = [](std::int64_t n) { return readable_bytes(static_cast<double>(n)); };
+    text += fmt::format("          {} read in {} pass{}; peak memory {} a rank ({} planned)\n", bytes(run.bytes_read),
+                        run.passes, run.passes == 1 ? "" : "es", bytes(run.peak_bytes), bytes(run.planned_bytes));
+    if (run.planned_device_bytes > 0)
+        text += fmt::format("          peak GPU memory {} a rank ({} planned)\n", bytes(run.peak_device_bytes),
+                            bytes(run.planned_device_bytes));
     return text + fmt::format("result    {}\n", survey.file.string());
 }
 
@@ -122,11 +125,16 @@ ordered_json json_object(const RunRecord& run, const Survey& survey, const Cosin
                           {"mpi", MpiEnvironment::library()},
                           {"hdf5", hdf5_version()},
                           {"products", survey.backend->library()}};
+    if (have_nccl()) object["versions"]["nccl"] = nccl_version();
     object["bytes_read"] = run.bytes_read;
     object["passes"] = run.passes;
     object["flops"] = run.flops;
     object["peak_memory"] = run.peak_bytes;
     object["planned_memory"] = run.planned_bytes;
+    if (run.planned_device_bytes > 0) {
+        object["peak_device_memory"] = run.peak_device_bytes;
+        object["planned_device_memory"] = run.planned_device_bytes;
+    }
     if (cosines.layers > 0) {
         const CosineNumbers n = cosine_numbers(cosines, survey.checkpoint.config());
         object["summary"] = {{"mean_cos_adjacent", number_or_null(n.adjacent)},
@@ -146,12 +154,12 @@ std::vector<std::string> phase_names(const std::vector<std::string>& measures) {
     return names;
 }
 
-Schema with_run_and_analysis(const Schema& schema, const std::vector<std::string>& measures) {
+Schema with_run_and_analysis(const Schema& schema, const RunRecord& run) {
     Schema full = schema;
     if (full.find("gram/gram") >= 0) {
         for (Variable& variable : analysis_variables()) full.variables.push_back(std::move(variable));
     }
-    const std::vector<std::string> names = phase_names(measures);
+    const std::vector<std::string> names = phase_names(run.measures);
     full.scales.push_back({"run", "phase", static_cast<std::int64_t>(names.size()), names, "phase of the run", {}});
     for (const char* which : {"min", "mean", "max"}) {
         full.variables.push_back({"run",
@@ -162,11 +170,16 @@ Schema with_run_and_analysis(const Schema& schema, const std::vector<std::string
                                   "s",
                                   ""});
     }
-    full.variables.push_back({"run", "bytes_read", {}, ValueType::f64, "bytes of weights read, all ranks", "byte", ""});
-    full.variables.push_back(
-        {"run", "peak_memory", {}, ValueType::f64, "largest resident memory of a rank", "byte", ""});
-    full.variables.push_back(
-        {"run", "planned_memory", {}, ValueType::f64, "the same as planned before the run", "byte", ""});
+    const auto bytes = [&full](const char* name, const char* long_name) {
+        full.variables.push_back({"run", name, {}, ValueType::f64, long_name, "byte", ""});
+    };
+    bytes("bytes_read", "bytes of weights read, all ranks");
+    bytes("peak_memory", "largest resident memory of a rank");
+    bytes("planned_memory", "the same as planned before the run");
+    if (run.planned_device_bytes > 0) {
+        bytes("peak_device_memory", "largest GPU memory of a rank");
+        bytes("planned_device_memory", "the same as planned before the run");
+    }
     return full;
 }
 
@@ -193,6 +206,7 @@ std::vector<Attribute> root_attributes(const RunRecord& run, const Survey& surve
         {"", "ranks", run.ranks},
         {"", "backend", run.backend},
         {"", "product_path", run.path},
+        {"", "exchange_path", run.exchange},
         {"", "devices", run.devices},
         {"", "hostnames", run.hosts},
         {"", "seed", static_cast<std::int64_t>(checkpoint.seed())},
@@ -216,12 +230,17 @@ std::vector<Slab> run_slabs(const RunRecord& run, const Schema& schema) {
         max.push_back(time.max);
     }
     const auto number = [](std::int64_t value) { return std::vector<double>{static_cast<double>(value)}; };
-    return {whole_slab(schema, "run/seconds_min", min),
-            whole_slab(schema, "run/seconds_mean", mean),
-            whole_slab(schema, "run/seconds_max", max),
-            whole_slab(schema, "run/bytes_read", number(run.bytes_read)),
-            whole_slab(schema, "run/peak_memory", number(run.peak_bytes)),
-            whole_slab(schema, "run/planned_memory", number(run.planned_bytes))};
+    std::vector<Slab> slabs = {whole_slab(schema, "run/seconds_min", min),
+                               whole_slab(schema, "run/seconds_mean", mean),
+                               whole_slab(schema, "run/seconds_max", max),
+                               whole_slab(schema, "run/bytes_read", number(run.bytes_read)),
+                               whole_slab(schema, "run/peak_memory", number(run.peak_bytes)),
+                               whole_slab(schema, "run/planned_memory", number(run.planned_bytes))};
+    if (run.planned_device_bytes > 0) {
+        slabs.push_back(whole_slab(schema, "run/peak_device_memory", number(run.peak_device_bytes)));
+        slabs.push_back(whole_slab(schema, "run/planned_device_memory", number(run.planned_device_bytes)));
+    }
+    return slabs;
 }
 
 void speak(const RunOptions& options, const RunRecord& run, const Survey& survey, const Cosines& cosines) {

@@ -20,19 +20,21 @@ struct RunRecord {
     std::vector<std::string> measures;
     std::string backend;
     std::string path;                         ///< of products, HeadBlockFormat::path
+    std::string exchange;                     ///< of head blocks, Collectives::name
     std::vector<std::string> hosts, devices;  ///< one a rank
     std::int64_t ranks = 1, passes = 1;
     std::int64_t bytes_read = 0, flops = 0, planned_bytes = 0, peak_bytes = 0;
-    std::uint64_t digest = 0;        ///< of the weights this run has read
-    std::int64_t resumed_units = 0;  ///< taken from the journal
-    std::vector<PhaseTime> phases;   ///< of phase_names()
+    std::int64_t planned_device_bytes = 0, peak_device_bytes = 0;  ///< of a GPU; 0 without
+    std::uint64_t digest = 0;                                      ///< of the weights this run has read
+    std::int64_t resumed_units = 0;                                ///< taken from the journal
+    std::vector<PhaseTime> phases;                                 ///< of phase_names()
 };
 
 /// The phases of /run, in the order of the data path; "total" last.
 std::vector<std::string> phase_names(const std::vector<std::string>& measures);
 
 /// The result's full schema: the measures' variables, analysis' as far as its inputs are there, and /run's.
-Schema with_run_and_analysis(const Schema& schema, const std::vector<std::string>& measures);
+Schema with_run_and_analysis(const Schema& schema, const RunRecord& run);
 
 std::vector<Attribute> root_attributes(const RunRecord& run, const Survey& survey);
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <set>
 
+#include "app/choose_backend.hpp"
 #include "core/crc32c.hpp"
 #include "core/error.hpp"
 #include "core/progress.hpp"
@@ -72,13 +73,6 @@ DType operator_dtype(const Checkpoint& checkpoint, Range layers) {
     return widest;
 }
 
-std::unique_ptr<Backend> make_backend(const RunOptions& options, const Machine& machine) {
-    if (options.backend == "cuda") {
-        throw Error(ExitCode::usage, "--backend cuda: this build has no CUDA backend; use --backend cpu or auto");
-    }
-    return make_cpu_backend(machine.threads, machine.amx);
-}
-
 std::filesystem::path output_file(const RunOptions& options, const Checkpoint& checkpoint) {
     if (!options.output.empty()) return options.output;
     std::string name = checkpoint.name();
@@ -134,7 +128,8 @@ void add_numbers(const Survey& survey, PlanInput& input) {
     for (const Measure* measure : survey.measures) {
         if (measure->layer_scratch == nullptr) continue;
         input.layer_scratch_bytes =
-            std::max(input.layer_scratch_bytes, measure->layer_scratch(survey.checkpoint.config(), survey.settings));
+            std::max(input.layer_scratch_bytes,
+                     measure->layer_scratch(survey.checkpoint.config(), survey.settings, *survey.backend));
     }
 }
 
@@ -200,7 +195,7 @@ Survey make_survey(const RunOptions& options, const Machine& machine) {
     survey.layers = chosen_layers(options, config);
     survey.settings.top_k = options.top_k;
     survey.measures = chosen_measures(options);
-    survey.backend = make_backend(options, machine);
+    survey.backend = make_backend(options.backend, machine);
     survey.format = survey.backend->head_block_format(operator_dtype(survey.checkpoint, survey.layers), config.head_dim,
                                                       config.hidden);
     survey.schema.scales = shared_scales(config, survey.layers, survey.settings);
@@ -227,7 +222,12 @@ Plan make_plan(const Survey& survey, const std::set<Unit>& done, int ranks) {
     input.ranks = ranks;
     input.budget = survey.machine.budget;
     input.process_bytes = survey.machine.resident + writing_reserve;
-    input.scratch_bytes = survey.backend->tile_dots_scratch(survey.format);
+    input.scratch_bytes =
+        survey.backend->tile_dots_scratch(survey.format, input.layers, config.heads / config.kv_heads);
+    input.device = survey.backend->queue().space() == Space::device;
+    input.device_budget = survey.machine.device_budget;
+    input.device_process_bytes = gpu_reserve();
+    input.exchange_on_host = !exchanges_on_device(survey.machine, ranks);
     add_layers(survey, done, input);
     add_numbers(survey, input);
     return make_plan(input);
@@ -304,17 +304,26 @@ std::string describe_plan(const Survey& survey, const Plan& plan) {
         fmt::format("plan      {} rank{}, {} pass{} over the weights, {} read, {} of products ({})\n",
                     plan.ranks.size(), plan.ranks.size() == 1 ? "" : "s", plan.passes, plan.passes == 1 ? "" : "es",
                     bytes(plan.bytes_read()), readable_flops(static_cast<double>(plan.flops())), survey.format.path);
-    text += fmt::format("          imbalance (largest over mean): loading {:.2f}, products {:.2f}; budget {} a rank\n",
-                        plan.load_imbalance(), plan.flops_imbalance(), bytes(plan.input.budget));
-    text += fmt::format("{:>6} {:>10} {:>10} {:>10} {:>14} {:>10} {:>12} {:>11}\n", "rank", "layers", "heads", "reads",
-                        "products", "memory", "head blocks", "in flight");
+    text +=
+        fmt::format("          imbalance (largest over mean): loading {:.2f}, products {:.2f}; budget {} a rank{}\n",
+                    plan.load_imbalance(), plan.flops_imbalance(), bytes(plan.input.budget),
+                    plan.input.device ? fmt::format(", {} of GPU memory", bytes(plan.input.device_budget)) : "");
+    if (plan.input.device && plan.ranks.size() > 1)
+        text += fmt::format("          head blocks go from GPU to GPU {}\n",
+                            plan.input.exchange_on_host ? "through the hosts' memory (MPI)" : "by NCCL");
+    text +=
+        fmt::format("{:>6} {:>10} {:>10} {:>10} {:>14} {:>10} {:>12} {:>11}{}\n", "rank", "layers", "heads", "reads",
+                    "products", "memory", "head blocks", "in flight", plan.input.device ? " GPU memory  place" : "");
     constexpr std::size_t shown = 64;
     for (std::size_t r = 0; r < std::min(shown, plan.ranks.size()); ++r) {
         const RankPlan& rank = plan.ranks[r];
-        text += fmt::format("{:>6} {:>10} {:>10} {:>10} {:>14} {:>10} {:>12} {:>11}\n", r,
+        const MemoryPlan& computing = plan.input.device ? rank.device : rank.memory;
+        text += fmt::format("{:>6} {:>10} {:>10} {:>10} {:>14} {:>10} {:>12} {:>11}", r,
                             loads_of(rank, survey.layers.begin), heads_of(rank), bytes(rank.bytes_read),
                             readable_flops(static_cast<double>(rank.flops)), bytes(rank.memory.total()),
-                            bytes(rank.memory.blocks), bytes(rank.memory.stream));
+                            bytes(computing.blocks), bytes(computing.stream));
+        if (plan.input.device) text += fmt::format(" {:>10}  {}", bytes(rank.device.total()), survey.machine.places[r]);
+        text += "\n";
     }
     if (plan.ranks.size() > shown) text += fmt::format("{:>6} and {} more\n", "...", plan.ranks.size() - shown);
     const auto idle =

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <numeric>
 
 #include "core/error.hpp"
@@ -22,8 +23,6 @@ constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 constexpr double least_pivot_ratio = 1e-3;
 /// The same for the stack [K; Q], whose blocks may differ in scale: the least angle between its rows counts.
 constexpr double least_sine = 1e-2;
-/// Heads whose matrices are held at once (whole key groups, so perhaps more).
-constexpr std::int64_t heads_at_once = 32;
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
@@ -78,9 +77,11 @@ public:
         std::vector<std::int64_t> leaders;
         for (std::int64_t c = 0; c < std::ssize(k_.blocks); ++c) leaders.push_back(c * group_);
         factor(k_, grams_.all.block(0, 0, n_, n_).pick(leaders), "W_K", first_ / group_);
+        const auto eigenvalues = start_general_eigenvalues();  // of finite numbers, as is known by now
         singular_values();
         symmetric_eigenvalues();
-        general_eigenvalues();
+        eigenvalues->finish();
+        finish_general_eigenvalues();
     }
 
 private:
@@ -149,7 +150,9 @@ private:
     void symmetric_eigenvalues();
     std::vector<double> factor_stacks(const Batch& lower);
     void finish_symmetric(std::int64_t h, double sine);
-    void general_eigenvalues();
+    std::unique_ptr<PendingResult> start_general_eigenvalues();
+    void finish_general_eigenvalues();
+    std::span<double> eigenvalues(std::vector<double>& parts) { return {&parts[at(first_ * n_)], at(heads() * n_)}; }
 
     DenseBatch& dense_;
     HeadsOfLayer& out_;
@@ -250,11 +253,15 @@ void HeadsAtOnce::finish_symmetric(std::int64_t h, double sine) {
     std::fill(eigs.begin() + rank, eigs.end(), 0.0);
 }
 
-/// eig(Q K^T) = eig(K Q^T), transposed. Values <= hd eps s_1 are 0, as are those beyond the rank D allows.
-void HeadsAtOnce::general_eigenvalues() {
-    const std::span<double> re(&out_.eigvals_re[at(first_ * n_)], at(heads() * n_));
-    const std::span<double> im(&out_.eigvals_im[at(first_ * n_)], at(heads() * n_));
-    dense_.general_eigenvalues(grams_.all.block(n_, 0, n_, n_), re, im);
+/// eig(Q K^T) = eig(K Q^T), transposed.
+std::unique_ptr<PendingResult> HeadsAtOnce::start_general_eigenvalues() {
+    return dense_.general_eigenvalues(grams_.all.block(n_, 0, n_, n_), eigenvalues(out_.eigvals_re),
+                                      eigenvalues(out_.eigvals_im));
+}
+
+/// Values <= hd eps s_1 are 0, as are those beyond the rank D allows.
+void HeadsAtOnce::finish_general_eigenvalues() {
+    const std::span<double> re = eigenvalues(out_.eigvals_re), im = eigenvalues(out_.eigvals_im);
     for (std::int64_t h = 0; h < heads(); ++h) {
         const auto x = re.subspan(at(h * n_), at(n_)), y = im.subspan(at(h * n_), at(n_));
         const double noise = static_cast<double>(n_) * eps * out_.singular_values[at((first_ + h) * n_)];
@@ -339,10 +346,10 @@ HeadsOfLayer empty_heads(const LayerQK& weights, std::int64_t top_k) {
     return out;
 }
 
-/// How many heads are held at once: whole key groups.
-std::int64_t step_of(std::int64_t heads, std::int64_t kv_heads) {
+/// How many heads are held at once: whole key groups, so perhaps more than asked for.
+std::int64_t step_of(std::int64_t heads, std::int64_t kv_heads, std::int64_t at_once) {
     const std::int64_t group = heads / kv_heads;
-    return std::min(heads, std::max<std::int64_t>(1, heads_at_once / group) * group);
+    return std::min(heads, std::max<std::int64_t>(1, at_once / group) * group);
 }
 
 }  // namespace
@@ -350,7 +357,7 @@ std::int64_t step_of(std::int64_t heads, std::int64_t kv_heads) {
 HeadsOfLayer heads_of_layer(DenseBatch& dense, const LayerQK& weights, std::int64_t top_k) {
     check_shapes(weights);
     HeadsOfLayer out = empty_heads(weights, top_k);
-    const std::int64_t step = step_of(out.heads, std::ssize(weights.k));
+    const std::int64_t step = step_of(out.heads, std::ssize(weights.k), dense.heads_at_once());
     for (std::int64_t h = 0; h < out.heads; h += step) {
         HeadsAtOnce(dense, weights, {h, std::min(h + step, out.heads)}, out).compute();
     }
@@ -358,12 +365,12 @@ HeadsOfLayer heads_of_layer(DenseBatch& dense, const LayerQK& weights, std::int6
     return out;
 }
 
-std::int64_t heads_scratch(std::int64_t heads, std::int64_t kv_heads, std::int64_t head_dim, std::int64_t hidden,
-                           std::int64_t top_k) {
+std::int64_t heads_scratch(const DenseBatch& dense, const HeadsShape& shape) {
     // grams, and of one stage after the other the larger: vectors and hidden vectors, or factors and products
-    const std::int64_t square = head_dim * head_dim, k = std::min(top_k, head_dim);
-    const std::int64_t a_head = 6 * square + std::max(8 * square, (2 * head_dim + 3 * hidden) * k);
-    return step_of(heads, kv_heads) * a_head * 8;
+    const std::int64_t n = shape.head_dim, k = std::min(shape.top_k, n);
+    const std::int64_t a_head = 6 * n * n + std::max(8 * n * n, (2 * n + 3 * shape.hidden) * k);
+    const std::int64_t step = step_of(shape.heads, shape.kv_heads, dense.heads_at_once());
+    return step * a_head * 8 + dense.scratch_bytes(step, n, shape.hidden, k);
 }
 
 void order_symmetric_eigenvalues(std::span<double> values, double tie) {
@@ -479,8 +486,9 @@ void heads_of(const LayerWeights& weights, const MeasureContext& context) {
     context.emit({{"heads", row}, heads_slabs(context.schema, row, values)});
 }
 
-std::int64_t heads_layer_scratch(const ModelConfig& config, const MeasureSettings& settings) {
-    return heads_scratch(config.heads, config.kv_heads, config.head_dim, config.hidden, settings.top_k);
+std::int64_t heads_layer_scratch(const ModelConfig& config, const MeasureSettings& settings, Backend& backend) {
+    return heads_scratch(backend.dense(),
+                         {config.heads, config.kv_heads, config.head_dim, config.hidden, settings.top_k});
 }
 
 }  // namespace

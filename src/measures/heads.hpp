@@ -44,9 +44,12 @@ struct HeadsOfLayer {
 /// Throws Error(input) for shapes that don't fit and Error(numerics) for NaN or infinite weights.
 HeadsOfLayer heads_of_layer(DenseBatch& dense, const LayerQK& weights, std::int64_t top_k);
 
-/// Bytes of backend memory heads_of_layer holds at most, besides the weights and what each thread keeps.
-std::int64_t heads_scratch(std::int64_t heads, std::int64_t kv_heads, std::int64_t head_dim, std::int64_t hidden,
-                           std::int64_t top_k);
+struct HeadsShape {
+    std::int64_t heads = 0, kv_heads = 0, head_dim = 0, hidden = 0, top_k = 0;
+};
+
+/// Bytes of the backend's memory that heads_of_layer holds at most, besides the weights.
+std::int64_t heads_scratch(const DenseBatch& dense, const HeadsShape& shape);
 
 /// Eigenvalues of a symmetric matrix by descending magnitude. Magnitudes that differ by rounding alone (tie) count as
 /// equal: the positive ones first.

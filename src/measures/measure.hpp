@@ -44,8 +44,9 @@ struct Measure {
     /// What one layer alone can answer; null when nothing. Emits unit (name, layer).
     void (*layer)(const LayerWeights& weights, const MeasureContext& context) = nullptr;
 
-    /// Bytes of memory that `layer` takes besides the weights and its numbers; null when none.
-    std::int64_t (*layer_scratch)(const ModelConfig& config, const MeasureSettings& settings) = nullptr;
+    /// Bytes of the backend's memory that `layer` takes besides the weights and its numbers; null when none.
+    std::int64_t (*layer_scratch)(const ModelConfig& config, const MeasureSettings& settings,
+                                  Backend& backend) = nullptr;
 
     /// What a key/value group of all layers can answer; null when nothing. Emits units (name, query head).
     void (*group)(const HeadStore& blocks, std::int64_t share, const MeasureContext& context) = nullptr;

@@ -58,27 +58,45 @@ PassReading reading_of(const Plan& plan, std::int64_t pass, const std::vector<Lo
     return reading;
 }
 
-MemoryPlan memory_of(const Plan& plan, std::int64_t pass, std::int64_t rank) {
+// Blocks of a round that `rank` sends to others, or gets from them.
+std::int64_t moving_blocks(const Plan& plan, std::int64_t pass, std::int64_t rank, bool sent) {
+    const auto blocks_in = [&](std::int64_t r) {
+        return blocks_of(plan.ranks[static_cast<std::size_t>(r)].passes[static_cast<std::size_t>(pass)]);
+    };
+    std::int64_t blocks = 0;
+    for (std::int64_t peer = 0; peer < std::ssize(plan.ranks); ++peer) {
+        const std::int64_t from = sent ? rank : peer;
+        if (peer == rank || plan.ranks[static_cast<std::size_t>(from)].loads.empty()) continue;
+        blocks += blocks_in(sent ? peer : rank);
+    }
+    return blocks;
+}
+
+struct RankMemory {
+    MemoryPlan host, device;
+};
+
+RankMemory memory_of(const Plan& plan, std::int64_t pass, std::int64_t rank) {
     const PlanInput& in = plan.input;
     const RankPlan& mine = plan.ranks[static_cast<std::size_t>(rank)];
-    const std::vector<GroupShare>& held = mine.passes[static_cast<std::size_t>(pass)];
-    MemoryPlan memory;
-    memory.process = in.process_bytes;
-    memory.stream = 2 * reading_of(plan, pass, mine.loads).largest_layer;
-    memory.scratch = in.layer_scratch_bytes;
-    memory.results = in.result_bytes / in.ranks;
-    memory.transit = 2 * in.largest_variable / in.ranks;  // they are written a variable at a time
+    RankMemory memory;
+    MemoryPlan& host = memory.host;
+    MemoryPlan& computing = in.device ? memory.device : memory.host;  // where verbs read and write
+    const std::int64_t in_flight = 2 * reading_of(plan, pass, mine.loads).largest_layer;
+    host.process = in.process_bytes;
+    host.stream = in_flight;
+    host.results = in.result_bytes / in.ranks;
+    host.transit = 2 * in.largest_variable / in.ranks;  // they are written a variable at a time
+    if (in.device) memory.device.process = in.device_process_bytes;
+    computing.stream = in_flight;
+    computing.scratch = in.layer_scratch_bytes;
     if (in.head_blocks) {
-        memory.blocks = blocks_of(held) * in.layers * in.block_bytes;
-        if (!mine.loads.empty()) {
-            for (std::size_t peer = 0; peer < plan.ranks.size(); ++peer) {
-                if (static_cast<std::int64_t>(peer) != rank) {
-                    memory.staging +=
-                        blocks_of(plan.ranks[peer].passes[static_cast<std::size_t>(pass)]) * in.block_bytes;
-                }
-            }
-        }
-        memory.scratch = std::max(memory.scratch, in.scratch_bytes);
+        const std::int64_t sent = moving_blocks(plan, pass, rank, true) * in.block_bytes;
+        computing.blocks = blocks_of(mine.passes[static_cast<std::size_t>(pass)]) * in.layers * in.block_bytes;
+        computing.staging = sent;
+        if (in.device && in.exchange_on_host)
+            host.staging = sent + moving_blocks(plan, pass, rank, false) * in.block_bytes;
+        computing.scratch = std::max(computing.scratch, in.scratch_bytes);
     }
     return memory;
 }
@@ -100,8 +118,9 @@ Plan plan_with(const PlanInput& input, std::int64_t passes) {
         RankPlan& rank = plan.ranks[static_cast<std::size_t>(r)];
         for (std::int64_t pass = 0; pass < passes; ++pass) {
             rank.bytes_read += reading_of(plan, pass, rank.loads).bytes;
-            const MemoryPlan memory = memory_of(plan, pass, r);
-            if (memory.total() > rank.memory.total()) rank.memory = memory;
+            const RankMemory memory = memory_of(plan, pass, r);
+            if (memory.host.total() > rank.memory.total()) rank.memory = memory.host;
+            if (memory.device.total() > rank.device.total()) rank.device = memory.device;
         }
     }
     return plan;
@@ -129,16 +148,20 @@ Plan make_plan(const PlanInput& input) {
     Plan plan;
     for (std::int64_t passes = 1; passes <= most_heads; ++passes) {
         plan = plan_with(input, passes);
-        if (plan.peak_bytes() <= input.budget) return plan;
+        if (plan.peak_bytes() <= input.budget && plan.peak_device_bytes() <= input.device_budget) return plan;
     }
+    // Of two budgets that are too small the one that lacks more is named: what it names is then enough for both.
+    const bool device =
+        plan.peak_device_bytes() - input.device_budget > std::max<std::int64_t>(0, plan.peak_bytes() - input.budget);
+    const MemoryPlan& memory = device ? plan.ranks[0].device : plan.ranks[0].memory;
     throw Error(
         ExitCode::usage,
-        fmt::format("--memory-budget {} bytes a rank is too small: even with one head of a rank at a time, {} bytes "
-                    "are needed (process {}, two layers in flight {}, head blocks {}, scratch and results {}); give "
-                    "at least that, or use more ranks",
-                    input.budget, plan.peak_bytes(), plan.ranks[0].memory.process, plan.ranks[0].memory.stream,
-                    plan.ranks[0].memory.blocks + plan.ranks[0].memory.staging,
-                    plan.ranks[0].memory.scratch + plan.ranks[0].memory.results + plan.ranks[0].memory.transit));
+        fmt::format("--memory-budget {} bytes a rank{} is too small: even with one head of a rank at a time, {} "
+                    "bytes are needed (process {}, two layers in flight {}, head blocks {}, scratch and results "
+                    "{}); give at least that, or use more ranks",
+                    device ? input.device_budget : input.budget, device ? " of GPU memory" : "",
+                    device ? plan.peak_device_bytes() : plan.peak_bytes(), memory.process, memory.stream,
+                    memory.blocks + memory.staging, memory.scratch + memory.results + memory.transit));
 }
 
 std::int64_t Plan::rounds() const {
@@ -219,6 +242,12 @@ std::int64_t Plan::flops() const {
 std::int64_t Plan::peak_bytes() const {
     std::int64_t peak = 0;
     for (const RankPlan& rank : ranks) peak = std::max(peak, rank.memory.total());
+    return peak;
+}
+
+std::int64_t Plan::peak_device_bytes() const {
+    std::int64_t peak = 0;
+    for (const RankPlan& rank : ranks) peak = std::max(peak, rank.device.total());
     return peak;
 }
 

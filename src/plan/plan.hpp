@@ -22,20 +22,24 @@ struct PlanInput {
     bool all_weights_in_first_pass = false;   ///< measures other than gram and match read too
     std::vector<std::int64_t> pending_heads;  ///< of gram, rising
     std::int64_t ranks = 1;
-    std::int64_t budget = 0;               ///< per rank
-    std::int64_t process_bytes = 0;        ///< what a rank has before it starts
-    std::int64_t scratch_bytes = 0;        ///< of the backend's products
-    std::int64_t layer_scratch_bytes = 0;  ///< of the measures that look at one layer
-    std::int64_t result_bytes = 0;         ///< all measures' numbers together
-    std::int64_t largest_variable = 0;     ///< the largest share of one variable in them
+    std::int64_t budget = 0;                ///< of host memory, per rank
+    std::int64_t process_bytes = 0;         ///< what a rank has before it starts
+    std::int64_t scratch_bytes = 0;         ///< of the backend's products, in its memory
+    std::int64_t layer_scratch_bytes = 0;   ///< of the measures that look at one layer, in the backend's memory
+    bool device = false;                    ///< the backend's memory is not the host's
+    std::int64_t device_budget = 0;         ///< of a GPU's memory, per rank
+    std::int64_t device_process_bytes = 0;  ///< what the backend takes there before it starts
+    bool exchange_on_host = true;           ///< head blocks pass through host memory on their way between ranks
+    std::int64_t result_bytes = 0;          ///< all measures' numbers together
+    std::int64_t largest_variable = 0;      ///< the largest share of one variable in them
 };
 
-/// Where a rank's memory goes at its worst moment.
+/// Where a rank's memory goes at its worst moment: the host's, or a GPU's.
 struct MemoryPlan {
     std::int64_t process = 0;
     std::int64_t blocks = 0;   ///< W_Q and W_K blocks of the heads it holds, of all layers
     std::int64_t stream = 0;   ///< two layers in flight
-    std::int64_t staging = 0;  ///< blocks of a layer on their way to other ranks
+    std::int64_t staging = 0;  ///< blocks of a layer on their way between ranks
     std::int64_t scratch = 0;
     std::int64_t results = 0;  ///< numbers computed so far
     std::int64_t transit = 0;  ///< while they are written, when no weights are held: on their way and where they arrive
@@ -49,7 +53,8 @@ struct RankPlan {
     std::vector<std::vector<GroupShare>> passes;  ///< heads held in each pass
     std::int64_t bytes_read = 0;                  ///< from storage, all passes
     std::int64_t flops = 0;                       ///< of gram
-    MemoryPlan memory;
+    MemoryPlan memory;                            ///< of the host
+    MemoryPlan device;                            ///< of its GPU; nothing without one
 };
 
 /// A block of W_K (`head` is then a key/value head) or of W_Q on its way.
@@ -79,11 +84,12 @@ struct Plan {
     std::int64_t bytes_read() const;
     std::int64_t flops() const;
     std::int64_t peak_bytes() const;
+    std::int64_t peak_device_bytes() const;
     double load_imbalance() const;   ///< largest over mean, of bytes read
     double flops_imbalance() const;  ///< largest over mean, over all ranks
 };
 
-/// Throws Error(usage) when the budget is too small for the smallest pass (one head a rank), with both numbers.
+/// Throws Error(usage) when a budget is too small for the smallest pass (one head a rank), with both numbers.
 Plan make_plan(const PlanInput& input);
 
 }  // namespace geom

@@ -21,13 +21,13 @@ std::int64_t memory_bytes(const Weight& weight, Range rows) {
 
 }  // namespace
 
-LayerStream::LayerStream(const Checkpoint& checkpoint, Reader& reader, std::vector<LayerRequest> requests,
-                         std::function<void()> idle)
+LayerStream::LayerStream(const Checkpoint& checkpoint, Reader& reader, Backend& backend,
+                         std::vector<LayerRequest> requests, std::function<void()> idle)
     : checkpoint_(checkpoint), reader_(reader), requests_(std::move(requests)), idle_(std::move(idle)) {
     std::int64_t largest = 0;
     for (const LayerRequest& request : requests_) largest = std::max(largest, buffer_bytes(checkpoint_, request));
     for (std::size_t s = 0; s < std::min<std::size_t>(2, requests_.size()); ++s)
-        slots_[s].buffer = allocate_host(largest);
+        slots_[s].buffer = backend.input_buffer(largest);
     thread_ = std::thread([this] { run(); });
 }
 
@@ -52,6 +52,7 @@ std::int64_t LayerStream::buffer_bytes(const Checkpoint& checkpoint, const Layer
 const LayerWeights* LayerStream::next() {
     std::unique_lock lock(mutex_);
     if (given_ > 0) {
+        slots_[(given_ - 1) % 2].buffer->release();
         slots_[(given_ - 1) % 2].full = false;
         changed_.notify_all();
     }
@@ -64,6 +65,7 @@ const LayerWeights* LayerStream::next() {
     }
     if (!slot.full) std::rethrow_exception(failure_);
     ++given_;
+    slot.buffer->receive();
     return &slot.weights;
 }
 
@@ -99,18 +101,21 @@ void LayerStream::fill(Slot& slot, const LayerRequest& request) {
         slot.sources.push_back(checkpoint_.weight(wanted.family, request.layer));
     }
     std::vector<ReadJob> jobs;
-    std::byte* at = slot.buffer.data();
+    std::int64_t at = 0;  // in the buffer
+    slot.buffer->wait_sent();
     for (std::size_t w = 0; w < request.weights.size(); ++w) {
         const Weight& weight = slot.sources[w];
         const WeightFamily family = request.weights[w].family;
         slot.weights.whole_rows_[static_cast<std::size_t>(family)] = weight.rows;
         for (const Range rows : wanted_rows(request.weights[w], weight)) {
-            jobs.push_back({&weight, rows, at});
-            slot.weights.parts_.push_back({family, memory_dtype(weight.dtype), rows, weight.cols, at});
+            jobs.push_back({&weight, rows, slot.buffer->host() + at});
+            slot.weights.parts_.push_back(
+                {family, memory_dtype(weight.dtype), rows, weight.cols, slot.buffer->data() + at});
             at += aligned(memory_bytes(weight, rows));
         }
     }
     reader_.read(jobs);
+    slot.buffer->send(at);
 }
 
 }  // namespace geom

@@ -1,19 +1,21 @@
-// The layers of a rank, one after the other, each read while the one before it is worked on.
+// The layers of a rank, one after the other, each read while the one before it is worked on, and on a GPU copied to it
+// meanwhile.
 //
-//   thread of the stream   read 0 -> A | read 1 -> B | wait for A ... read 2 -> A | ...
-//   caller                              | use 0 in A               | use 1 in B   | ...
+//   thread of the stream   read 0 -> A, send A | read 1 -> B, send B | wait for A ... read 2 -> A, send A | ...
+//   caller                                     | use 0 in A                     | use 1 in B              | ...
 #pragma once
 
 #include <condition_variable>
 #include <cstdint>
 #include <exception>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
 
 #include "checkpoint/checkpoint.hpp"
-#include "core/buffer.hpp"
+#include "kernels/backend.hpp"
 #include "stream/layer_weights.hpp"
 #include "stream/reader.hpp"
 
@@ -21,15 +23,16 @@ namespace geom {
 
 class LayerStream {
 public:
-    /// Starts to read the first layer. `idle` runs on the caller's thread every 100 ms while next() waits.
-    LayerStream(const Checkpoint& checkpoint, Reader& reader, std::vector<LayerRequest> requests,
+    /// Starts to read the first layer, for the verbs of `backend`. `idle` runs on the caller's thread every 100 ms
+    /// while next() waits.
+    LayerStream(const Checkpoint& checkpoint, Reader& reader, Backend& backend, std::vector<LayerRequest> requests,
                 std::function<void()> idle);
     ~LayerStream();  ///< stops after the layer that is being read
     LayerStream(const LayerStream&) = delete;
     LayerStream& operator=(const LayerStream&) = delete;
 
-    /// The next layer, valid until the next call; the one before it is given back to be filled anew. Null after the
-    /// last. Throws what reading threw.
+    /// The next layer, in the backend's memory, valid until the next call; the one before it is given back to be filled
+    /// anew. Null after the last. Throws what reading threw.
     const LayerWeights* next();
 
     /// Bytes one layer's buffer takes.
@@ -37,7 +40,7 @@ public:
 
 private:
     struct Slot {
-        Buffer buffer;
+        std::unique_ptr<InputBuffer> buffer;
         LayerWeights weights;
         std::vector<Weight> sources;
         bool full = false;

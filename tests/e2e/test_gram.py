@@ -104,7 +104,8 @@ def test_a_small_budget_takes_more_passes_to_the_same_bits(runs, ranks, measures
     refusal = run("--model", LARGE_BLOCKS, "-m", measures, "--memory-budget", 1, ranks=ranks, folder=tmp_path).stderr
     least = int(refusal.split(" bytes are needed")[0].split()[-1])
     seen = set()
-    for budget in np.linspace(least + (1 << 20), whole.about["planned_memory"], 5, dtype=int):
+    most = max(whole.about["planned_memory"], whole.about.get("planned_device_memory", 0))
+    for budget in np.linspace(least + (1 << 20), most, 5, dtype=int):
         cut = runs(LARGE_BLOCKS, "-m", measures, "--memory-budget", budget, ranks=ranks)
         seen.add(cut.about["passes"])
         assert cut.datasets() == whole.datasets(), cut.about["passes"]
@@ -116,8 +117,10 @@ def test_some_layers_give_the_slice_of_all(runs):
     every = runs(golden("qwen2-tiny"))
     for begin, end in [(2, 7), (8, 9)]:
         some = runs(golden("qwen2-tiny"), "--layers", f"{begin}:{end}", ranks=2)
-        np.testing.assert_array_equal(some["gram/gram"], every["gram/gram"][begin:end, begin:end])
-        np.testing.assert_array_equal(some["analysis/cos"], every["analysis/cos"][begin:end, begin:end])
+        # cuBLAS chooses by a product's shape, which follows from the number of layers: other last bits
+        tolerance = 1e-6 if every.about["backend"] == "cuda" else 0
+        for name in ("gram/gram", "analysis/cos"):
+            np.testing.assert_allclose(some[name], every[name][begin:end, begin:end], rtol=tolerance, atol=tolerance)
         np.testing.assert_array_equal(some["layer"], np.arange(begin, end))
         np.testing.assert_array_equal(some["layer_b"], np.arange(begin, end))
 

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "core/error.hpp"
+#include "mpi/wait.hpp"
 
 namespace {
 
@@ -145,6 +146,26 @@ TEST(Communicator, waiting_leaves_time_for_the_idle_callback) {
     if (world.rank() != 0) {
         EXPECT_GE(calls, 2);
     }
+}
+
+TEST(Communicator, asks_what_it_waits_for_until_it_says_yes_or_throws) {
+    const Communicator world = Communicator::world();
+    int asked = 0;
+    geom::wait_until(
+        world, [&] { return ++asked == 5; }, "five questions");
+    EXPECT_EQ(asked, 5);
+    const auto fail = [&]() -> bool { throw geom::Error(geom::ExitCode::internal, "a transport's words"); };
+    EXPECT_THROW(geom::wait_until(world, fail, "nothing"), geom::Error);
+}
+
+TEST(Communicator, an_emergency_ends_where_it_was_told_to_end) {
+    Communicator world = Communicator::world();
+    const geom::Error lost(geom::ExitCode::internal, "a peer is lost");
+    world.emergency_exit(lost);  // nobody is told
+    std::string told;
+    world.set_emergency_exit([&](const geom::Error& error) { told = error.what(); });
+    world.emergency_exit(lost);
+    EXPECT_EQ(told, "a peer is lost");
 }
 
 }  // namespace

@@ -4,12 +4,16 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <map>
+#include <set>
+#include <tuple>
 
 #include "checkpoint/checkpoint.hpp"
 #include "core/error.hpp"
 #include "kernels/cpu/isa.hpp"
 #include "mpi/collectives.hpp"
 #include "stream/layer_stream.hpp"
+#include "support/counting_collectives.hpp"
 
 namespace {
 
@@ -74,20 +78,46 @@ LayerRequest request_of(const Plan& plan, std::int64_t pass, std::int64_t layer,
     return request;
 }
 
+// A planned block is one message to or from each other rank, and there are no others; from one place each.
+void expect_one_message_each(const std::vector<BlockTransfer>& planned, const std::vector<Message>& messages,
+                             std::int64_t rank, const HeadBlockFormat& format) {
+    std::set<std::tuple<bool, std::int64_t, std::int64_t, std::int64_t>> blocks;
+    std::map<int, std::int64_t> expected, counted;
+    for (const BlockTransfer& block : planned) {
+        EXPECT_TRUE(blocks.emplace(block.key, block.head, block.layer, block.peer).second) << "planned twice";
+        if (block.peer != rank) ++expected[static_cast<int>(block.peer)];
+    }
+    std::set<std::pair<int, const std::byte*>> places;
+    for (const Message& message : messages) {
+        ++counted[message.peer];
+        EXPECT_EQ(message.bytes, format.bytes);
+        EXPECT_TRUE(places.emplace(message.peer, message.data).second) << "the same block twice";
+    }
+    EXPECT_EQ(counted, expected);
+}
+
 void expect_every_block_arrives(const Checkpoint& checkpoint, const Plan& plan, const HeadBlockFormat& format,
                                 Backend& backend, const Communicator& world) {
     const auto collectives = make_host_collectives(world);
+    test::CountingCollectives counting(*collectives);
     Reader reader(checkpoint.files(), 2);
     for (std::int64_t pass = 0; pass < plan.passes; ++pass) {
         std::vector<LayerRequest> requests;
         for (const LoadItem& item : plan.ranks[static_cast<std::size_t>(world.rank())].loads) {
             requests.push_back(request_of(plan, pass, item.layer, pass == 0));
         }
-        LayerStream stream(checkpoint, reader, requests, {});
+        LayerStream stream(checkpoint, reader, backend, requests, {});
         HeadStore store(plan, pass, world.rank(), format, backend);
         for (std::int64_t round = 0; round < plan.rounds(); ++round)
-            store.exchange_round(round, stream.next(), *collectives);
+            store.exchange_round(round, stream.next(), counting);
         ASSERT_EQ(stream.next(), nullptr);
+        ASSERT_EQ(std::ssize(counting.exchanges()), (pass + 1) * plan.rounds());
+        for (std::int64_t round = 0; round < plan.rounds(); ++round) {
+            const auto& exchange = counting.exchanges()[static_cast<std::size_t>(pass * plan.rounds() + round)];
+            const std::int64_t rank = world.rank();
+            expect_one_message_each(plan.sends(pass, round, rank), exchange.sends, rank, format);
+            expect_one_message_each(plan.receives(pass, round, rank), exchange.receives, rank, format);
+        }
 
         for (std::size_t s = 0; s < store.shares().size(); ++s) {
             const GroupShare& share = store.shares()[s];

@@ -319,7 +319,7 @@ TEST_F(DenseBatchOnCpu, finds_the_eigenvalues_of_a_shift_as_conjugates_side_by_s
         Matrix shift(n, n);
         for (std::int64_t i = 0; i < n; ++i) shift((i + 1) % n, i) = 1;
         std::vector<double> re(at(n)), im(at(n));
-        dense_.general_eigenvalues(shift.batch(), re, im);
+        dense_.general_eigenvalues(shift.batch(), re, im)->finish();
         double sum = 0;
         for (std::int64_t i = 0; i < n; ++i) {
             EXPECT_NEAR(std::hypot(re[at(i)], im[at(i)]), 1.0, 1e-12);
@@ -341,7 +341,7 @@ TEST_F(DenseBatchOnCpu, finds_eigenvalues_that_balancing_isolates) {
         std::fill_n(&triangular(0, j) + j + 1, 5 - j, 0.0);
         expected.push_back(triangular(j, j));
     }
-    dense_.general_eigenvalues(triangular.batch(), re, im);
+    dense_.general_eigenvalues(triangular.batch(), re, im)->finish();
     std::sort(re.begin(), re.end());
     std::sort(expected.begin(), expected.end());
     EXPECT_EQ(re, expected);

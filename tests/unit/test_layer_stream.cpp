@@ -25,6 +25,8 @@ namespace fs = std::filesystem;
 
 namespace {
 
+const auto backend = geom::make_cpu_backend(1, false);
+
 const fs::path golden = fs::path(GEOM_TEST_DATA) / "golden";
 constexpr Family dense[] = {Family::q_proj,    Family::k_proj,  Family::v_proj,    Family::o_proj,
                             Family::gate_proj, Family::up_proj, Family::down_proj, Family::input_ln};
@@ -78,7 +80,7 @@ TEST(LayerStream, brings_every_layer_in_order_as_stored) {
     for (const char* model : {"qwen3-tiny", "qwen2-tiny", "llama-tiny"}) {
         const Checkpoint checkpoint = opened((golden / model).string());
         Reader reader(checkpoint.files(), 2);
-        LayerStream stream(checkpoint, reader, all_layers(checkpoint), {});
+        LayerStream stream(checkpoint, reader, *backend, all_layers(checkpoint), {});
         for (std::int64_t layer = 0; layer < checkpoint.config().layers; ++layer) {
             const LayerWeights* weights = stream.next();
             ASSERT_NE(weights, nullptr);
@@ -94,7 +96,7 @@ TEST(LayerStream, brings_every_layer_in_order_as_stored) {
 TEST(LayerStream, brings_the_rows_that_were_asked_for) {
     const Checkpoint checkpoint = opened((golden / "qwen3-tiny").string());
     Reader reader(checkpoint.files(), 2);
-    LayerStream stream(checkpoint, reader,
+    LayerStream stream(checkpoint, reader, *backend,
                        {{2, {{Family::q_proj, {{16, 48}, {112, 128}}}, {Family::k_proj, {{0, 16}}}}}}, {});
     const LayerWeights* weights = stream.next();
     const Weight q = checkpoint.weight(Family::q_proj, 2);
@@ -117,7 +119,7 @@ TEST(LayerStream, reads_one_layer_ahead_and_leaves_the_one_in_use_alone) {
     const Checkpoint checkpoint = opened((golden / "qwen2-tiny").string());
     const auto requests = all_layers(checkpoint);
     Reader reader(checkpoint.files(), 2);
-    LayerStream stream(checkpoint, reader, requests, {});
+    LayerStream stream(checkpoint, reader, *backend, requests, {});
     std::int64_t read = bytes_of(checkpoint, requests[0]);
     for (std::size_t layer = 0; layer < requests.size(); ++layer) {
         const LayerWeights* weights = stream.next();
@@ -132,7 +134,7 @@ TEST(LayerStream, reads_one_layer_ahead_and_leaves_the_one_in_use_alone) {
 TEST(LayerStream, of_layers_without_weights_brings_them_empty) {
     const Checkpoint checkpoint = opened("synth:tiny");
     Reader reader(checkpoint.files(), 1);
-    LayerStream stream(checkpoint, reader, {{0, {}}, {3, {}}}, {});
+    LayerStream stream(checkpoint, reader, *backend, {{0, {}}, {3, {}}}, {});
     for (const std::int64_t layer : {0, 3}) {
         const LayerWeights* weights = stream.next();
         ASSERT_NE(weights, nullptr);
@@ -145,7 +147,7 @@ TEST(LayerStream, of_layers_without_weights_brings_them_empty) {
 TEST(LayerStream, of_nothing_ends_at_once) {
     const Checkpoint checkpoint = opened("synth:tiny");
     Reader reader(checkpoint.files(), 1);
-    LayerStream stream(checkpoint, reader, {}, {});
+    LayerStream stream(checkpoint, reader, *backend, {}, {});
     EXPECT_EQ(stream.next(), nullptr);
 }
 
@@ -155,7 +157,7 @@ TEST(LayerStream, may_be_left_at_any_time) {
     for (int used = 0; used < 5; ++used) {
         for (int repetition = 0; repetition < 20; ++repetition) {
             Reader reader(checkpoint.files(), 2);
-            LayerStream stream(checkpoint, reader, all_layers(checkpoint), {});
+            LayerStream stream(checkpoint, reader, *backend, all_layers(checkpoint), {});
             for (int i = 0; i < used; ++i) stream.next();
         }
     }
@@ -173,7 +175,7 @@ TEST(LayerStream, throws_what_reading_a_layer_threw_when_that_layer_is_asked_for
                       tensors);
     const Checkpoint checkpoint = opened(folder.path().string());
     Reader reader(checkpoint.files(), 2);
-    LayerStream stream(checkpoint, reader, all_layers(checkpoint), {});
+    LayerStream stream(checkpoint, reader, *backend, all_layers(checkpoint), {});
     for (std::int64_t layer = 0; layer < 2; ++layer) {
         const LayerWeights* weights = stream.next();
         std::this_thread::sleep_for(std::chrono::milliseconds(20));  // the failure comes while layer 1 is in use
@@ -208,7 +210,7 @@ TEST(LayerStream, widens_f8_to_f32_and_plans_the_memory_for_it) {
     for (std::int64_t layer = 0; layer < 5; ++layer) requests.push_back({layer, {{Family::q_proj, {}}}});
     EXPECT_EQ(LayerStream::buffer_bytes(checkpoint, requests[0]), 48 * 48 * 4);
     Reader reader(checkpoint.files(), 2);
-    LayerStream stream(checkpoint, reader, requests, {});
+    LayerStream stream(checkpoint, reader, *backend, requests, {});
     for (int layer = 0; layer < 5; ++layer) {
         const MatrixRef q = stream.next()->matrix(Family::q_proj);
         EXPECT_EQ(q.dtype, DType::f32);
@@ -243,7 +245,7 @@ TEST_F(Waiting, leaves_the_caller_idle) {
     const auto caller = std::this_thread::get_id();
     int idled = 0;
     Reader reader({path_}, 1);
-    LayerStream stream(checkpoint_, reader, requests_, [&] {
+    LayerStream stream(checkpoint_, reader, *backend, requests_, [&] {
         EXPECT_EQ(std::this_thread::get_id(), caller);
         if (++idled == 3) open_writer();
     });
@@ -253,7 +255,7 @@ TEST_F(Waiting, leaves_the_caller_idle) {
 
 TEST_F(Waiting, ends_when_the_idle_callback_throws) {
     Reader reader({path_}, 1);
-    LayerStream stream(checkpoint_, reader, requests_, [&] {
+    LayerStream stream(checkpoint_, reader, *backend, requests_, [&] {
         open_writer();  // else the stream could not be left either
         throw std::runtime_error("signal");
     });

@@ -301,6 +301,56 @@ TEST(Plan, a_budget_too_small_for_one_head_is_an_error_with_both_numbers) {
     EXPECT_EQ(make_plan(in).peak_bytes(), in.budget) << "the number it names is enough, and no more than that";
 }
 
+// The same run on GPUs.
+PlanInput on_gpus(std::int64_t ranks) {
+    PlanInput in = qwen(ranks);
+    in.device = true;
+    in.device_budget = plenty;
+    in.device_process_bytes = 32 << 20;
+    in.layer_scratch_bytes = 20 << 20;
+    return in;
+}
+
+TEST(Plan, on_gpus_keeps_blocks_there_and_layers_in_flight_in_both_memories) {
+    const PlanInput in = on_gpus(2);
+    const RankPlan rank = make_plan(in).ranks[0], cpu = make_plan(qwen(2)).ranks[0];
+    EXPECT_EQ(rank.memory.blocks, 0);
+    EXPECT_EQ(rank.memory.scratch, 0);
+    EXPECT_EQ(rank.device.blocks, cpu.memory.blocks);
+    EXPECT_EQ(rank.device.stream, cpu.memory.stream);
+    EXPECT_EQ(rank.memory.stream, cpu.memory.stream);
+    EXPECT_EQ(rank.device.staging, cpu.memory.staging);
+    EXPECT_EQ(rank.device.scratch, in.layer_scratch_bytes);
+    EXPECT_EQ(rank.device.process, in.device_process_bytes);
+    EXPECT_EQ(rank.device.results, 0);
+    EXPECT_EQ(make_plan(qwen(2)).peak_device_bytes(), 0);
+}
+
+TEST(Plan, on_gpus_counts_host_memory_for_the_exchange_only_where_blocks_pass_through_it) {
+    PlanInput in = on_gpus(3);
+    const std::int64_t staged = make_plan(in).ranks[0].memory.staging;
+    in.exchange_on_host = false;
+    EXPECT_EQ(make_plan(in).ranks[0].memory.staging, 0);
+    // of a round: what rank 0 sends of its layer, and its own heads' blocks of two other layers
+    const Plan plan = make_plan(in);
+    std::int64_t moved = 0;
+    for (const BlockTransfer& block : plan.sends(0, 0, 0)) moved += block.peer != 0 ? in.block_bytes : 0;
+    for (const BlockTransfer& block : plan.receives(0, 0, 0)) moved += block.peer != 0 ? in.block_bytes : 0;
+    EXPECT_EQ(staged, moved);
+}
+
+TEST(Plan, a_small_gpu_gets_more_passes_and_a_too_small_one_is_named) {
+    PlanInput in = on_gpus(1);
+    in.device_budget = std::int64_t{2} << 30;
+    const Plan plan = make_plan(in);
+    EXPECT_GT(plan.passes, 1);
+    EXPECT_LE(plan.peak_device_bytes(), in.device_budget);
+    expect_sound(plan);
+    in.device_budget = 100 << 20;
+    const std::string message = error_of([&] { make_plan(in); }, ExitCode::usage);
+    EXPECT_TRUE(says(message, "of GPU memory", std::to_string(in.device_budget), "bytes are needed"));
+}
+
 TEST(Plan, a_resumed_run_assigns_the_heads_that_are_left) {
     for (const std::int64_t ranks : {1, 2, 3, 7, 64}) {
         PlanInput in = qwen(ranks);

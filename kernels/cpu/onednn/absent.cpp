@@ -2,6 +2,6 @@
 
 namespace geom::cpu {
 
-LibraryGemm onednn_gemm(const GemmShape&, int) { return {"no oneDNN in this build", {}}; }
+Yardstick onednn_gemm(const GemmShape&, int) { return {"no oneDNN in this build", {}}; }
 
 }  // namespace geom::cpu

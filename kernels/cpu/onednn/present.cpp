@@ -2,7 +2,6 @@
 #include <omp.h>
 
 #include <dnnl.hpp>
-#include <random>
 #include <vector>
 
 #include "core/error.hpp"
@@ -15,16 +14,6 @@ namespace {
 using Tag = dnnl::memory::format_tag;
 using Type = dnnl::memory::data_type;
 
-std::vector<std::uint16_t> random_bf16(std::int64_t elements) {
-    std::vector<std::uint16_t> values(static_cast<std::size_t>(elements));
-    std::minstd_rand draw(1);
-    for (std::uint16_t& value : values) {  // any sign and mantissa, magnitudes from 2^-4 to 1
-        const auto bits = static_cast<unsigned>(draw());
-        value = static_cast<std::uint16_t>((bits & 0x807fU) | (0x3d80U - 0x80U * ((bits >> 16) & 3U)));
-    }
-    return values;
-}
-
 dnnl::memory memory_of(const dnnl::memory::desc& description, const dnnl::engine& engine) {
     return dnnl::memory(description, engine);  // owned
 }
@@ -36,7 +25,7 @@ void fill(const dnnl::memory& memory, std::int64_t elements) {
 
 }  // namespace
 
-LibraryGemm onednn_gemm(const GemmShape& shape, int threads) try {
+Yardstick onednn_gemm(const GemmShape& shape, int threads) try {
     omp_set_num_threads(threads);
     const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
     dnnl::stream stream(engine);

@@ -1,0 +1,84 @@
+// The backend of ranks with a GPU: its memory, cuBLAS, cuSOLVER and the kernels of this folder.
+#include <fmt/format.h>
+
+#include "kernels/cuda/convert.hpp"
+#include "kernels/cuda/dense_batch.hpp"
+#include "kernels/cuda/device.hpp"
+#include "kernels/cuda/input_buffer.hpp"
+#include "kernels/cuda/tile_dots.hpp"
+#include "kernels/cuda/yardstick.hpp"
+#include "kernels/gpu.hpp"
+
+namespace geom {
+
+namespace {
+
+class CudaBackend final : public Backend {
+public:
+    CudaBackend(int gpu, int threads)
+        : workers_(threads), device_(gpu, workers_), queue_(device_), dense_(device_, workers_), tile_dots_(device_) {
+        cudaDeviceProp properties{};
+        cuda::check_cuda(cudaGetDeviceProperties(&properties, gpu), "cudaGetDeviceProperties");
+        name_ = properties.name;
+    }
+
+    std::string name() const override { return "cuda"; }
+    std::string device() const override { return name_; }
+    std::string library() const override;
+    Workers& workers() override { return workers_; }
+    std::int64_t finished() const override { return workers_.finished() + device_.waits(); }
+    Queue& queue() override { return queue_; }
+    DenseBatch& dense() override { return dense_; }
+    Buffer allocate(std::int64_t bytes) override { return device_.allocate(bytes); }
+    std::unique_ptr<InputBuffer> input_buffer(std::int64_t bytes) override {
+        return std::make_unique<cuda::DeviceInputBuffer>(device_, bytes);
+    }
+
+    HeadBlockFormat head_block_format(DType dtype, std::int64_t head_dim, std::int64_t hidden) const override {
+        return cuda::head_block_format(dtype, head_dim, hidden);
+    }
+    void pack_head_blocks(std::span<const MatrixRef> blocks, const HeadBlockFormat& format,
+                          std::span<std::byte* const> out) override {
+        device_.use();
+        for (std::size_t i = 0; i < blocks.size(); ++i) {
+            cuda::convert(blocks[i].data, blocks[i].dtype, out[i], format.dtype, blocks[i].rows * blocks[i].cols,
+                          device_);
+        }
+    }
+    void tile_dots(const KvGroupBlocks& group, const HeadBlockFormat& format, std::span<double> out) override {
+        tile_dots_.run(group, format, out);
+    }
+    std::int64_t tile_dots_scratch(const HeadBlockFormat& format, std::int64_t layers,
+                                   std::int64_t heads) const override {
+        return cuda::tile_dots_scratch(format, layers, heads);
+    }
+
+    Yardstick large_product(const GemmShape& shape) override { return cuda::large_product(device_, shape); }
+    Yardstick large_copy(std::int64_t bytes) override { return cuda::large_copy(device_, bytes); }
+
+private:
+    Workers workers_;
+    cuda::Device device_;
+    cuda::DeviceQueue queue_;
+    cuda::CudaDenseBatch dense_;
+    cuda::TileDots tile_dots_;
+    std::string name_;
+};
+
+// 13020 -> "13.2"
+std::string version_text(int version) { return fmt::format("{}.{}", version / 1000, version % 1000 / 10); }
+
+std::string CudaBackend::library() const {
+    int driver = 0, blas = 0, solver = 0;
+    cuda::check_cuda(cudaDriverGetVersion(&driver), "cudaDriverGetVersion");
+    cuda::check_cublas(cublasGetVersion(device_.cublas(), &blas), "cublasGetVersion");
+    cuda::check_cusolver(cusolverGetVersion(&solver), "cusolverGetVersion");
+    return fmt::format("cuBLAS {}.{}.{}, cuSOLVER {}.{}.{}, driver for CUDA {}", blas / 10000, blas / 100 % 100,
+                       blas % 100, solver / 1000, solver / 100 % 10, solver % 100, version_text(driver));
+}
+
+}  // namespace
+
+std::unique_ptr<Backend> make_cuda_backend(int gpu, int threads) { return std::make_unique<CudaBackend>(gpu, threads); }
+
+}  // namespace geom

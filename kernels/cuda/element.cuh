@@ -1,0 +1,32 @@
+// One stored element as f32 or f64, exactly.
+#pragma once
+
+#include <cuda_fp16.h>
+
+#include <cstdint>
+
+namespace geom::cuda {
+
+/// The bits of a bf16: the upper half of an f32.
+struct Bf16 {
+    std::uint16_t bits;
+};
+
+template <class To>
+__device__ To widened(double value) {
+    return static_cast<To>(value);
+}
+template <class To>
+__device__ To widened(float value) {
+    return static_cast<To>(value);
+}
+template <class To>
+__device__ To widened(__half value) {
+    return static_cast<To>(__half2float(value));
+}
+template <class To>
+__device__ To widened(Bf16 value) {
+    return static_cast<To>(__uint_as_float(static_cast<std::uint32_t>(value.bits) << 16));
+}
+
+}  // namespace geom::cuda

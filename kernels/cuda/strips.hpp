@@ -1,0 +1,61 @@
+// How a group's (L hd) x (L hd) product is cut. Pure integers, of the model's shape alone: the same cut, and so the
+// same bits, on any number of ranks.
+//
+//        l' -> 0 1 2 3 4 5 6 7
+//     l  0,1   A A A A A A A A      a strip: whole layers of rows, columns from its first layer on. Strips grow as
+//        2,3       B B B B B B      their columns shrink, so that each is a product of about the same size, and what is
+//        4..7          C C C C      computed below the diagonal stays little.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "core/dtype.hpp"
+#include "core/range.hpp"
+
+namespace geom::cuda {
+
+/// Columns of D that one product of bf16 sums: tensor cores cut digits off their running sum (about 1.6e-5 relative
+/// over 5120 columns on Hopper), so partial sums of fewer columns are added in f32 with rounding.
+constexpr std::int64_t promoted_cols = 1280;
+
+/// A head's strip of partial sums stays in the second cache level between the product and its use.
+constexpr std::int64_t strip_bytes = std::int64_t{32} << 20;
+
+/// The hidden dimension in `count` pieces of `width` columns, the last perhaps narrower.
+struct Chunks {
+    std::int64_t count = 1;
+    std::int64_t width = 0;
+};
+
+inline Chunks chunks_of(std::int64_t hidden, DType kept) {
+    if (kept != DType::bf16) return {1, hidden};
+    const std::int64_t count = (hidden + promoted_cols - 1) / promoted_cols;
+    const std::int64_t width = ((hidden + count - 1) / count + 63) / 64 * 64;
+    return {(hidden + width - 1) / width, width};
+}
+
+/// Bytes of an element of a product.
+inline std::int64_t product_bytes(DType kept) { return kept == DType::f64 ? 8 : 4; }
+
+/// One row of tiles of partial sums, from layer `first` on.
+inline std::int64_t layer_strip_bytes(std::int64_t first, std::int64_t layers, std::int64_t head_dim,
+                                      std::int64_t hidden, DType kept) {
+    return chunks_of(hidden, kept).count * product_bytes(kept) * head_dim * head_dim * (layers - first);
+}
+
+/// The rows' layers of each strip.
+inline std::vector<Range> strips_of(std::int64_t layers, std::int64_t head_dim, std::int64_t hidden, DType kept) {
+    std::vector<Range> strips;
+    for (std::int64_t l = 0; l < layers;) {
+        const std::int64_t fit = strip_bytes / layer_strip_bytes(l, layers, head_dim, hidden, kept);
+        // At most a quarter of the columns: wider ones would compute too much below the diagonal.
+        const std::int64_t end = l + std::clamp<std::int64_t>(fit, 1, std::max<std::int64_t>(1, (layers - l) / 4));
+        strips.push_back({l, end});
+        l = end;
+    }
+    return strips;
+}
+
+}  // namespace geom::cuda

@@ -1,0 +1,30 @@
+// What geom-mpi bench times: each part sets itself up once and adds its rows to the table as often as it is asked.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "app/bench_table.hpp"
+#include "checkpoint/checkpoint.hpp"
+#include "kernels/backend.hpp"
+
+namespace geom {
+
+class BenchPart {
+public:
+    virtual ~BenchPart() = default;
+    virtual void once(BenchTable& table) = 0;
+};
+
+/// gemm copy gram heads load
+std::span<const std::string_view> bench_part_names();
+
+/// The parts of these names, in that order. `shape` for gemm, gram and heads; `model`, on disk, for load, else null.
+/// They keep references to all three.
+std::vector<std::unique_ptr<BenchPart>> make_bench_parts(const std::vector<std::string>& names, const Checkpoint& shape,
+                                                         const Checkpoint* model, Backend& backend);
+
+}  // namespace geom
