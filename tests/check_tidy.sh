@@ -33,5 +33,5 @@ check() {
 }
 export -f check
 grep -oE '"file": "[^"]*"' "$build/compile_commands.json" | cut -d'"' -f4 | sed "s|^$PWD/||" |
-    grep -E '^(src|kernels|mpi)/' | sort -u | xargs -P "$(nproc)" -n 1 bash -c 'check "$1" || exit 1' check
+    grep -E '^(src|kernels|mpi)/.*\.cpp$' | sort -u | xargs -P "$(nproc)" -n 1 bash -c 'check "$1" || exit 1' check
 echo "tidy: ok"

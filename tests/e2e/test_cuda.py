@@ -1,0 +1,104 @@
+"""The program on a GPU, or on what emulates one (GEOM_CUDA=EMULATED): against the processor, and what is its own."""
+
+import re
+
+import numpy as np
+import pytest
+
+from conftest import GOLDEN, golden, run
+
+MODEL = "synth:L6-H8-KV2-hd32-D320-F64-V64"
+SHARED, NCCL = {"GEOM_MPI_SHARE_GPU": "1"}, {"GEOM_MPI_SHARE_GPU": "nccl"}
+ALONE = {"GEOM_MPI_SHARE_GPU": ""}
+
+
+@pytest.fixture(scope="module")
+def gpu(tmp_path_factory):
+    finished = run("--model", "synth:tiny", "--backend", "cuda", "--dry-run", folder=tmp_path_factory.mktemp("gpu"))
+    if finished.returncode != 0:
+        pytest.skip(finished.stderr.strip())
+
+
+def test_without_a_gpu_cuda_is_a_usage_error_that_says_why_and_auto_is_the_processor(tmp_path):
+    environment = {"CUDA_VISIBLE_DEVICES": "", "GEOM_EMULATED_DEVICES": "0"}
+    finished = run("--model", "synth:tiny", "--backend", "cuda", folder=tmp_path, environment=environment)
+    assert finished.returncode == 2, finished.stderr
+    assert "rank 0 is on" in finished.stderr and "no GPU: " in finished.stderr and "--backend cpu" in finished.stderr
+    assert not list(tmp_path.iterdir())
+    finished = run("--model", "synth:tiny", "-m", "gram", "-o", "r.h5", folder=tmp_path, environment=environment)
+    assert finished.returncode == 0, finished.stderr
+    assert "; cpu (" in finished.stdout
+
+
+def test_auto_is_cuda_where_there_is_a_gpu(gpu, runs):
+    auto = runs("synth:tiny", "-m", "gram")
+    assert auto.about["backend"] == "cuda"
+    assert auto.attribute("product_path") == "cublas-bf16"
+    assert auto.attribute("exchange_path") == "mpi, staged"
+
+
+@pytest.mark.parametrize("model", GOLDEN)
+def test_gpu_and_processor_agree(gpu, runs, model):
+    here, there = (runs(golden(model), "--backend", backend) for backend in ("cpu", "cuda"))
+    gram = here["gram/gram"]
+    norms = np.sqrt(np.einsum("llh->lh", gram))
+    assert np.all(np.abs(there["gram/gram"] - gram) <= 1e-5 * norms[:, None] * norms[None])
+    sigma = here["heads/singular_values"][..., :1]
+    for name in ("singular_values", "sym_eigs"):
+        assert np.all(np.abs(there[f"heads/{name}"] - here[f"heads/{name}"]) <= 1e-9 * sigma), name
+    for name in ("eff_rank", "eff_rank_energy", "stable_rank", "asymmetry", "fro_sq"):
+        np.testing.assert_allclose(there[f"heads/{name}"], here[f"heads/{name}"], rtol=1e-9)
+    for name in ("right_dirs", "left_dirs"):
+        np.testing.assert_allclose(there[f"heads/{name}"], here[f"heads/{name}"], atol=1e-6)
+
+
+def test_twice_the_same_bits(gpu, runs):
+    once, twice = (runs(MODEL, "--backend", "cuda", "--threads", threads) for threads in (1, 2))
+    assert once.datasets() == twice.datasets()
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize(("environment", "path"), [(SHARED, "mpi, staged"), (NCCL, "nccl")])
+def test_ranks_that_exchange_by_either_way_give_the_bits_of_one(gpu, runs, ranks, environment, path):
+    one = runs(MODEL, "--backend", "cuda")
+    several = runs(MODEL, "--backend", "cuda", ranks=ranks, environment=environment)
+    if path == "nccl" and several.attribute("exchange_path") != "nccl":
+        pytest.skip("this build has no NCCL")
+    assert several.attribute("exchange_path") == path
+    assert several.datasets() == one.datasets()
+
+
+def test_two_ranks_do_not_share_a_gpu_by_mistake(gpu, tmp_path):
+    finished = run("--model", MODEL, "--backend", "cuda", ranks=2, folder=tmp_path, environment={**ALONE, "GEOM_EMULATED_DEVICES": "1", "CUDA_VISIBLE_DEVICES": "0"})
+    assert finished.returncode == 2, finished.stderr
+    assert "ranks 0 and 1 would share a GPU" in finished.stderr and "--gpus-per-node" in finished.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_plan_names_the_gpu_and_the_numa_node_of_every_rank(gpu, tmp_path):
+    finished = run("--model", MODEL, "--backend", "cuda", "--dry-run", ranks=2, folder=tmp_path, environment=SHARED)
+    assert finished.returncode == 0, finished.stderr
+    assert len(re.findall(r"^ +[01] .*GPU 0: .*, NUMA node (\d+|unknown)$", finished.stdout, re.M)) == 2
+    assert "GPU memory" in finished.stdout and "through the hosts' memory (MPI)" in finished.stdout
+
+
+@pytest.mark.parametrize(("model", "measures", "ranks"), [(MODEL, "gram", 1), (MODEL, "gram,heads", 1), ("synth:L4-H16-KV2-hd64-D1400-F64-V64", "gram", 2)])
+def test_gpu_memory_is_what_was_planned(gpu, runs, model, measures, ranks):
+    about = runs(model, "-m", measures, "--backend", "cuda", ranks=ranks, environment=SHARED).about
+    assert 0.9 <= about["peak_device_memory"] / about["planned_device_memory"] <= 1.0
+
+
+def test_a_gpu_too_small_for_a_head_is_a_usage_error(gpu, tmp_path):
+    finished = run("--model", MODEL, "--backend", "cuda", "--memory-budget", "33MiB", folder=tmp_path)
+    assert finished.returncode == 2
+    assert "of GPU memory is too small" in finished.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("fault", ["exception:exchange:1:1", "kill:exchange:0:1", "stop:exchange:1:1"])
+def test_a_rank_that_is_lost_while_gpus_exchange_ends_the_others(gpu, tmp_path, fault):
+    environment = {**NCCL, "GEOM_MPI_FAULT": fault}
+    finished = run("--model", MODEL, "--backend", "cuda", "--deadline", 2, "-o", "r.h5", ranks=2, folder=tmp_path, environment=environment)
+    assert finished.returncode != 0
+    assert "exchange" in finished.stderr and re.search(r"rank [01]", finished.stderr)
+    assert not (tmp_path / "r.h5").exists()
