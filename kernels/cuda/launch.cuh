@@ -7,14 +7,9 @@
 #include <cstdint>
 
 #include "kernels/cuda/check.hpp"
+#include "kernels/cuda/launch_shape.hpp"
 
 namespace geom::cuda {
-
-struct LaunchShape {
-    dim3 grid;
-    dim3 block;
-    std::size_t shared_bytes = 0;  ///< of dynamic shared memory
-};
 
 /// Issues kernel(arguments...) to `stream`. Throws Error(internal), naming the kernel, when it cannot be started.
 template <class... Parameters, class... Arguments>

@@ -73,9 +73,9 @@ void find_gpu(Machine& machine, std::int64_t budget, const Communicator& communi
     machine.gpu_ids = communicator.all_gather(machine.gpu ? machine.host + " " + machine.gpu->uuid : std::string());
     const std::string& mine = machine.gpu_ids[static_cast<std::size_t>(communicator.rank())];
     const auto sharing = std::count(machine.gpu_ids.begin(), machine.gpu_ids.end(), mine);
-    const double free = machine.gpu ? static_cast<double>(machine.gpu->free) : 0.0;
-    const auto share = static_cast<std::int64_t>(0.8 * free / static_cast<double>(sharing));
-    machine.device_budget = communicator.all_reduce_min(budget > 0 ? budget : share);
+    const std::int64_t share = machine.gpu ? machine.gpu->free / sharing : 0;
+    const auto offered = static_cast<std::int64_t>(0.8 * static_cast<double>(share));
+    machine.device_budget = communicator.all_reduce_min(budget > 0 ? std::min(budget, share) : offered);
 }
 
 }  // namespace

@@ -15,15 +15,12 @@
 #include "core/error.hpp"
 #include "kernels/cpu/dense_batch.hpp"
 #include "output/hdf5_file.hpp"
+#include "support/heads_checks.hpp"
 
 namespace geom {
 namespace {
 
-constexpr double eps = std::numeric_limits<double>::epsilon();
-
-using Rows = std::vector<double>;  // row-major
-
-std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+using namespace test;
 
 MatrixRef stored(const Rows& rows, std::int64_t head_dim) {
     const auto hidden = static_cast<std::int64_t>(rows.size()) / head_dim;
@@ -38,15 +35,12 @@ HeadsOfLayer one_head(const Rows& q, const Rows& k, std::int64_t head_dim, std::
     return heads_of_layer(dense, {0, {&q_block, 1}, {&k_block, 1}}, top_k);
 }
 
-Rows random_rows(std::int64_t rows, std::int64_t cols, unsigned seed) {
-    std::mt19937_64 generator(seed);
-    std::normal_distribution<double> normal;
-    Rows out(at(rows * cols));
-    for (double& x : out) x = normal(generator);
-    return out;
+std::int64_t count(std::span<const double> values, const std::function<bool(double)>& what) {
+    return std::count_if(values.begin(), values.end(), what);
 }
 
-double dot(const double* a, const double* b, std::int64_t n) { return std::inner_product(a, a + n, b, 0.0); }
+bool is_positive(double x) { return x > 0; }
+bool is_negative(double x) { return x < 0; }
 
 /// Orthonormal rows: Gram-Schmidt, twice.
 Rows orthonormal_rows(std::int64_t rows, std::int64_t cols, unsigned seed) {
@@ -63,80 +57,6 @@ Rows orthonormal_rows(std::int64_t rows, std::int64_t cols, unsigned seed) {
         for (std::int64_t d = 0; d < cols; ++d) row[d] /= norm;
     }
     return out;
-}
-
-/// a (m x n) times b (n x p).
-Rows product(const Rows& a, const Rows& b, std::int64_t n) {
-    const auto m = static_cast<std::int64_t>(a.size()) / n, p = static_cast<std::int64_t>(b.size()) / n;
-    Rows out(at(m * p));
-    for (std::int64_t i = 0; i < m; ++i) {
-        for (std::int64_t l = 0; l < n; ++l) {
-            for (std::int64_t j = 0; j < p; ++j) out[at(i * p + j)] += a[at(i * n + l)] * b[at(l * p + j)];
-        }
-    }
-    return out;
-}
-
-/// Every value has a partner of its own within `tolerance` (order among nearly equal ones is left open).
-void expect_same_spectrum(std::span<const double> re, std::span<const double> im, std::vector<double> expected_re,
-                          std::vector<double> expected_im, double tolerance) {
-    ASSERT_EQ(re.size(), expected_re.size());
-    for (std::size_t i = 0; i < re.size(); ++i) {
-        std::size_t nearest = 0;
-        double least = std::numeric_limits<double>::infinity();
-        for (std::size_t j = 0; j < expected_re.size(); ++j) {
-            const double distance = std::hypot(re[i] - expected_re[j], im[i] - expected_im[j]);
-            if (distance < least) least = distance, nearest = j;
-        }
-        EXPECT_LE(least, tolerance) << "value " << i << ": " << re[i] << " + " << im[i] << "i";
-        expected_re.erase(expected_re.begin() + static_cast<std::ptrdiff_t>(nearest));
-        expected_im.erase(expected_im.begin() + static_cast<std::ptrdiff_t>(nearest));
-    }
-}
-
-void expect_same_spectrum(std::span<const double> values, const std::vector<double>& expected, double tolerance) {
-    const std::vector<double> zeros(values.size());
-    expect_same_spectrum(values, zeros, expected, zeros, tolerance);
-}
-
-std::int64_t count(std::span<const double> values, const std::function<bool(double)>& what) {
-    return std::count_if(values.begin(), values.end(), what);
-}
-
-bool is_positive(double x) { return x > 0; }
-bool is_negative(double x) { return x < 0; }
-
-/// g r_i = s_i l_i, unit rows, orthogonal rows, the sign rule; NaN where the singular value is zero.
-void expect_directions(const HeadsOfLayer& heads, const Rows& q, const Rows& k) {
-    const std::int64_t n = heads.head_dim, hidden = heads.hidden;
-    for (std::int64_t i = 0; i < heads.directions; ++i) {
-        const auto row = [&](const std::vector<float>& from, std::int64_t index) {
-            return Rows(from.begin() + index * hidden, from.begin() + (index + 1) * hidden);
-        };
-        const Rows right = row(heads.right_dirs, i), left = row(heads.left_dirs, i);
-        const double s = heads.singular_values[at(i)];
-        if (s == 0) {
-            EXPECT_TRUE(std::all_of(right.begin(), right.end(), [](double x) { return std::isnan(x); }));
-            EXPECT_TRUE(std::all_of(left.begin(), left.end(), [](double x) { return std::isnan(x); }));
-            continue;
-        }
-        Rows image(at(hidden));  // g right = K^T (Q right)
-        for (std::int64_t j = 0; j < n; ++j) {
-            const double weight = dot(&q[at(j * hidden)], right.data(), hidden);
-            for (std::int64_t d = 0; d < hidden; ++d) image[at(d)] += weight * k[at(j * hidden + d)];
-        }
-        for (std::int64_t d = 0; d < hidden; ++d) {
-            EXPECT_NEAR(image[at(d)], s * left[at(d)], 1e-6 * heads.singular_values[0]) << "direction " << i;
-        }
-        const auto largest =
-            std::max_element(right.begin(), right.end(), [](double a, double b) { return std::abs(a) < std::abs(b); });
-        EXPECT_GT(*largest, 0) << "direction " << i;
-        for (std::int64_t j = 0; j <= i; ++j) {
-            const double expected = i == j ? 1.0 : 0.0;
-            EXPECT_NEAR(dot(right.data(), row(heads.right_dirs, j).data(), hidden), expected, 1e-6) << i << " " << j;
-            EXPECT_NEAR(dot(left.data(), row(heads.left_dirs, j).data(), hidden), expected, 1e-6) << i << " " << j;
-        }
-    }
 }
 
 // --- planted structure -----------------------------------------------------------------------------------------------
@@ -162,7 +82,7 @@ TEST(Heads, find_planted_singular_values_and_directions) {
     const Planted planted(s);
     const HeadsOfLayer heads = one_head(planted.q, planted.k, 40, 8);
     for (std::size_t i = 0; i < 40; ++i) EXPECT_NEAR(heads.singular_values[i], s[i], 1e-13);
-    expect_directions(heads, planted.q, planted.k);
+    expect_directions(heads, 0, planted.q, planted.k);
     for (std::int64_t i = 0; i < 8; ++i) {
         double right = 0, left = 0;
         for (std::int64_t d = 0; d < 130; ++d) {
@@ -179,7 +99,7 @@ TEST(Heads, span_the_planted_subspace_where_singular_values_are_equal) {
     std::fill_n(s.begin(), 4, 3.0);
     const Planted planted(s);
     const HeadsOfLayer heads = one_head(planted.q, planted.k, 40, 4);
-    expect_directions(heads, planted.q, planted.k);
+    expect_directions(heads, 0, planted.q, planted.k);
     for (std::int64_t i = 0; i < 4; ++i) {  // the projector on the planted four leaves each found one as it is
         double inside = 0;
         for (std::int64_t j = 0; j < 4; ++j) {
@@ -211,7 +131,7 @@ TEST(Heads, give_scalars_as_they_are_defined) {
     EXPECT_NEAR(heads.asymmetry[0] * heads.asymmetry[0], 4 - symmetric / 14.0, 1e-12);
     EXPECT_EQ(count(heads.sym_eigs, is_positive), 3);
     EXPECT_EQ(count(heads.sym_eigs, is_negative), 3);
-    expect_directions(heads, planted.q, planted.k);
+    expect_directions(heads, 0, planted.q, planted.k);
 }
 
 TEST(Heads, give_no_ratios_for_a_zero_operator) {
@@ -236,38 +156,6 @@ TEST(Heads, are_exactly_symmetric_where_queries_are_keys) {
 
 // --- hard heads: 60 digits on the explicit operator (tests/reference/heads_reference.py) -----------------------------
 
-struct HardHead {
-    std::string name;
-    std::int64_t head_dim = 0, hidden = 0;
-    Rows q, k;
-    std::vector<double> singular_values, eigvals_re, eigvals_im, sym_eigs;
-};
-
-std::vector<double> numbers_of(std::istream& lines) {
-    std::string line, word;
-    std::getline(lines, line);
-    std::istringstream words(line);
-    std::vector<double> numbers;
-    while (words >> word) numbers.push_back(std::strtod(word.c_str(), nullptr));
-    return numbers;
-}
-
-std::vector<HardHead> hard_heads() {
-    std::ifstream file(std::string(GEOM_TEST_DATA) + "/heads/hard_heads.txt");
-    std::vector<HardHead> heads;
-    std::string word;
-    while (file >> word) {
-        HardHead& head = heads.emplace_back();
-        file >> head.head_dim >> head.hidden >> std::ws;
-        std::getline(file, head.name);
-        for (auto* numbers :
-             {&head.q, &head.k, &head.singular_values, &head.eigvals_re, &head.eigvals_im, &head.sym_eigs}) {
-            *numbers = numbers_of(file);
-        }
-    }
-    return heads;
-}
-
 TEST(Heads, agree_with_sixty_digits_on_hard_heads) {
     const auto hard = hard_heads();
     ASSERT_GE(hard.size(), 20U);
@@ -286,7 +174,7 @@ TEST(Heads, agree_with_sixty_digits_on_hard_heads) {
         expect_same_spectrum(heads.eigvals_re, heads.eigvals_im, head.eigvals_re, head.eigvals_im, 1e-13 * largest);
         EXPECT_EQ(count(heads.sym_eigs, is_positive), count(head.sym_eigs, is_positive));
         EXPECT_EQ(count(heads.sym_eigs, is_negative), count(head.sym_eigs, is_negative));
-        expect_directions(heads, head.q, head.k);
+        expect_directions(heads, 0, head.q, head.k);
     }
 }
 

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "kernels/cuda/check.hpp"
+#include "kernels/cuda/launch_shape.hpp"
 
 #undef __shared__
 #define __shared__ static
@@ -204,12 +205,6 @@ inline double __ddiv_rn(double a, double b) { return a / b; }
 // ------------------------------------------------------------------------------------------
 
 namespace geom::cuda {
-
-struct LaunchShape {
-    dim3 grid;
-    dim3 block;
-    std::size_t shared_bytes = 0;  ///< of dynamic shared memory
-};
 
 /// Issues kernel(arguments...) to `stream`. Throws Error(internal), naming the kernel, when it cannot be started.
 template <class... Parameters, class... Arguments>
