@@ -125,7 +125,7 @@ ordered_json json_object(const RunRecord& run, const Survey& survey, const Cosin
                           {"mpi", MpiEnvironment::library()},
                           {"hdf5", hdf5_version()},
                           {"products", survey.backend->library()}};
-    if (have_nccl()) object["versions"]["nccl"] = nccl_version();
+    if (run.exchange == "nccl") object["versions"]["nccl"] = nccl_version();
     object["bytes_read"] = run.bytes_read;
     object["passes"] = run.passes;
     object["flops"] = run.flops;

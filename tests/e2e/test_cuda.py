@@ -65,6 +65,7 @@ def test_ranks_that_exchange_by_either_way_give_the_bits_of_one(gpu, runs, ranks
     if path == "nccl" and several.attribute("exchange_path") != "nccl":
         pytest.skip("this build has no NCCL")
     assert several.attribute("exchange_path") == path
+    assert ("nccl" in several.about["versions"]) == (path == "nccl")
     assert several.datasets() == one.datasets()
 
 

@@ -9,6 +9,8 @@
 #include <stdexcept>
 #include <thread>
 
+#include "core/error.hpp"
+
 using geom::Workers;
 using Milliseconds = std::chrono::milliseconds;
 
@@ -114,6 +116,41 @@ TEST_P(WorkersOf, stop_when_the_idle_callback_throws_but_not_in_the_middle_of_a_
     EXPECT_EQ(started, ended);
     EXPECT_LT(started, 1000);
     workers.set_idle({});
+    std::atomic<int> after{0};
+    workers.for_each(10, [&](std::int64_t, int) { ++after; });
+    EXPECT_EQ(after, 10);
+}
+
+TEST_P(WorkersOf, that_were_started_work_while_the_caller_does_something_else) {
+    Workers workers(GetParam());
+    std::atomic<bool> caller_went_on{false};
+    std::atomic<int> done{0};
+    workers.start(5, [&](std::int64_t, int) {
+        while (!caller_went_on) std::this_thread::sleep_for(Milliseconds(1));
+        ++done;
+    });
+    EXPECT_THROW(workers.start(1, [](std::int64_t, int) {}), geom::Error) << "one thing at a time";
+    caller_went_on = true;
+    workers.finish();
+    EXPECT_EQ(done, 5);
+    workers.finish();  // nothing is left to wait for
+    workers.start(3, [](std::int64_t, int) { throw std::runtime_error("seen at the end"); });
+    EXPECT_THROW(workers.finish(), std::runtime_error);
+}
+
+TEST_P(WorkersOf, that_are_abandoned_leave_out_what_has_not_begun) {
+    Workers workers(GetParam());
+    std::atomic<int> begun{0}, ended{0};
+    workers.start(1000, [&](std::int64_t, int) {
+        ++begun;
+        std::this_thread::sleep_for(Milliseconds(20));
+        ++ended;
+        throw std::runtime_error("forgotten");
+    });
+    while (begun == 0) std::this_thread::sleep_for(Milliseconds(1));
+    workers.abandon();
+    EXPECT_EQ(begun, ended);
+    EXPECT_LT(begun, 1000);
     std::atomic<int> after{0};
     workers.for_each(10, [&](std::int64_t, int) { ++after; });
     EXPECT_EQ(after, 10);
