@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "core/buffer.hpp"
+#include "kernels/workers.hpp"
 
 namespace geom {
 
@@ -67,6 +68,9 @@ public:
 
     /// 64-byte aligned; throws Error(usage) when memory is short.
     virtual Buffer allocate(std::int64_t bytes) = 0;
+
+    /// The rank's host threads. Between general_eigenvalues and its finish() they are taken.
+    virtual Workers& workers() = 0;
 
     /// Heads that a batch should have to keep the machine busy without holding more memory than that takes.
     virtual std::int64_t heads_at_once() const = 0;

@@ -14,6 +14,7 @@ struct Gpu {
     int index = 0;          ///< among those this process sees
     std::string name;       ///< "NVIDIA H100 80GB HBM3"
     std::string uuid;       ///< the same card has the same in every process
+    std::string bus;        ///< address on the PCI bus: parts of one card (MIG) have one
     int numa_node = -1;     ///< of the host memory next to it; -1: not known
     std::int64_t free = 0;  ///< bytes of its memory, as free_gpu_memory() says; 0 until asked
 };
@@ -26,7 +27,8 @@ struct VisibleGpus {
 /// Never throws: a machine without GPUs is an ordinary one.
 VisibleGpus visible_gpus() noexcept;
 
-/// Bytes of its memory that are free once this process uses it. Throws Error(internal) with the driver's words.
+/// Bytes of its memory that are free once this process uses it. Throws Error(internal) for a card that cannot be used:
+/// too old, or with the driver's words.
 std::int64_t free_gpu_memory(int index);
 
 /// What the backend takes of the GPU's memory for itself, besides what the plan counts.

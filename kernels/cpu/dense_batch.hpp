@@ -23,6 +23,7 @@ public:
     explicit CpuDenseBatch(Workers& workers);
 
     Buffer allocate(std::int64_t bytes) override;
+    Workers& workers() override { return workers_; }
     std::int64_t heads_at_once() const override { return 32; }
     std::int64_t scratch_bytes(std::int64_t heads, std::int64_t head_dim, std::int64_t hidden,
                                std::int64_t top_k) const override;

@@ -62,6 +62,8 @@ Buffer CudaDenseBatch::allocate(std::int64_t bytes) {
     return device_.allocate(bytes);
 }
 
+Workers& CudaDenseBatch::workers() { return on_threads_->workers; }
+
 std::unique_ptr<PendingResult> CudaDenseBatch::general_eigenvalues(const Batch& matrices, std::span<double> re,
                                                                    std::span<double> im) {
     if (on_threads_->pending) {

@@ -20,6 +20,7 @@ public:
     CudaDenseBatch& operator=(const CudaDenseBatch&) = delete;
 
     Buffer allocate(std::int64_t bytes) override;
+    Workers& workers() override;
     std::int64_t heads_at_once() const override { return 128; }  ///< a block of the SVD each, on as many SMs
     void stacked_grams(std::span<const MatrixRef> first, std::span<const MatrixRef> second, const Batch& out) override;
     void cholesky(const Batch& gram, const Batch& lower, std::span<CholeskyReport> reports) override;

@@ -88,6 +88,9 @@ void CudaDenseBatch::eigenvalues_of(double* matrices, std::int64_t batch, std::i
         memory_.wait();
         solver_host_.resize(workspace.host_bytes);
     }
+    // Older cuSOLVERs count on a workspace of zeros (11.7.1 does, 11.7.3 of CUDA 12.8.1 does not;
+    // pytorch/pytorch#192483); ours holds what the verb before left.
+    check_cuda(cudaMemsetAsync(work, 0, workspace.device_bytes, device_.stream()), "cudaMemsetAsync");
     check_cusolver(
         cusolverDnXsyevBatched(device_.cusolver(), device_.cusolver_params(), CUSOLVER_EIG_MODE_NOVECTOR,
                                CUBLAS_FILL_MODE_LOWER, n, CUDA_R_64F, matrices, n, CUDA_R_64F, values, CUDA_R_64F, work,

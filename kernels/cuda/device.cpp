@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdlib>
 #include <thread>
 
 namespace geom::cuda {
@@ -56,6 +57,10 @@ Device::Device(int index, Workers& workers) : index_(index), workers_(workers) {
     stream_ = make_stream();
     workspace_ = allocate(cublas_workspace);
 
+    // cuBLAS may compute f32 and f64 by other types of fewer digits where the environment says so: not here.
+    for (const char* emulation : {"CUBLAS_EMULATE_SINGLE_PRECISION", "CUBLAS_EMULATE_DOUBLE_PRECISION"}) {
+        ::setenv(emulation, "0", 1);
+    }
     cublasHandle_t blas = nullptr;
     check_cublas(cublasCreate(&blas), "cublasCreate");
     cublas_.reset(blas);

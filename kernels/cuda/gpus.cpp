@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cctype>
 #include <fstream>
+#include <string>
 
 #include "kernels/cuda/check.hpp"
 #include "kernels/cuda/device.hpp"
@@ -28,14 +29,19 @@ std::string uuid_text(const cudaUUID_t& uuid) {
     return text;
 }
 
-// Linux knows which processor a card on the PCI bus is next to.
-int numa_node_of(int index) {
+// As Linux writes it: "0000:3b:00.0".
+std::string bus_of(int index) {
     char bus[32] = {};
     check_cuda(cudaDeviceGetPCIBusId(bus, sizeof bus, index), "cudaDeviceGetPCIBusId");
     std::string name = bus;
     std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::tolower(c); });
+    return name;
+}
+
+// Linux knows which processor a card is next to.
+int numa_node_of(const std::string& bus) {
     int node = -1;
-    std::ifstream("/sys/bus/pci/devices/" + name + "/numa_node") >> node;
+    std::ifstream("/sys/bus/pci/devices/" + bus + "/numa_node") >> node;
     return node;
 }
 
@@ -46,9 +52,19 @@ std::vector<Gpu> all_gpus() {
     for (int i = 0; i < count; ++i) {
         cudaDeviceProp properties{};
         check_cuda(cudaGetDeviceProperties(&properties, i), "cudaGetDeviceProperties");
-        gpus.push_back({i, properties.name, uuid_text(properties.uuid), numa_node_of(i)});
+        const std::string bus = bus_of(i);
+        gpus.push_back({i, properties.name, uuid_text(properties.uuid), bus, numa_node_of(bus)});
     }
     return gpus;
+}
+
+// The driver takes older cards, which have no products of bf16 and for which no kernel is built: a run on one would end
+// in its first layer.
+void check_capability(int index) {
+    int major = 0;
+    check_cuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, index), "cudaDeviceGetAttribute");
+    if (major >= 8) return;
+    throw Error(ExitCode::internal, "its compute capability is " + std::to_string(major) + ".x, and 8.0 is the least");
 }
 
 }  // namespace
@@ -63,6 +79,7 @@ VisibleGpus visible_gpus() noexcept {
 }
 
 std::int64_t free_gpu_memory(int index) {
+    check_capability(index);
     check_cuda(cudaSetDevice(index), "cudaSetDevice");
     std::size_t free = 0, total = 0;
     check_cuda(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");

@@ -9,8 +9,9 @@
 // their sums are f64: 1024 threads stride over the tile, then a tree over lanes, then over warps, always the same.
 //
 // Launch shape: one block of 512 threads a tile of hd x hd; at hd = 128 a thread reads 8 x 16 bytes of each plane, all
-// under way at once, which 32 warps a multiprocessor turn into enough bytes in flight. Bytes moved a strip and head:
-// every plane once (from the second cache level, where strip_bytes fit), K's tiles once for `heads_at_once` heads.
+// under way at once, which, with one head a launch, 32 warps a multiprocessor turn into enough bytes in flight. Bytes
+// moved a strip and head: every plane once (from the second cache level, where strip_bytes fit), K's tiles once for
+// `heads_at_once` heads.
 #include "kernels/cuda/tile_dots.hpp"
 
 #include <algorithm>
@@ -288,15 +289,11 @@ std::int64_t tile_dots_scratch(const HeadBlockFormat& format, std::int64_t layer
 
 void TileDots::run(const KvGroupBlocks& group, const HeadBlockFormat& format, std::span<double> out) {
     device_.use();
-    const std::int64_t needed = tile_dots_scratch(format, group.layers, group.heads);
+    const Buffer scratch = device_.allocate(tile_dots_scratch(format, group.layers, group.heads));
     const auto out_bytes = static_cast<std::int64_t>(out.size_bytes());
-    if (scratch_.size() < needed) {
-        scratch_ = Buffer();
-        scratch_ = device_.allocate(needed);
-    }
     if (pinned_.size() < out_bytes) pinned_ = device_.allocate_pinned(out_bytes);
-    const double* gram = format.dtype == DType::f64 ? GroupRunner<double>(device_, group, format, scratch_.data()).run()
-                                                    : GroupRunner<float>(device_, group, format, scratch_.data()).run();
+    const double* gram = format.dtype == DType::f64 ? GroupRunner<double>(device_, group, format, scratch.data()).run()
+                                                    : GroupRunner<float>(device_, group, format, scratch.data()).run();
     check_cuda(cudaMemcpyAsync(pinned_.data(), gram, out.size_bytes(), cudaMemcpyDeviceToHost, device_.stream()),
                "cudaMemcpyAsync");
     device_.wait();

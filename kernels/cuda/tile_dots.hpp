@@ -12,7 +12,7 @@ namespace geom::cuda {
 
 HeadBlockFormat head_block_format(DType dtype, std::int64_t head_dim, std::int64_t hidden);
 
-/// Bytes of device memory that TileDots keeps for groups of this shape.
+/// Bytes of device memory that TileDots::run takes for a group of this shape, until it is done.
 std::int64_t tile_dots_scratch(const HeadBlockFormat& format, std::int64_t layers, std::int64_t heads);
 
 class TileDots {
@@ -24,8 +24,7 @@ public:
 
 private:
     Device& device_;
-    Buffer scratch_;  // kept between calls
-    Buffer pinned_;
+    Buffer pinned_;  // results on their way to the host
 };
 
 }  // namespace geom::cuda

@@ -19,11 +19,11 @@ std::string_view sharing() {
     return value == nullptr ? std::string_view() : std::string_view(value);
 }
 
-/// Two ranks with one card, or -1.
-std::pair<int, int> sharing_ranks(const Machine& machine) {
-    for (std::size_t a = 0; a < machine.gpu_ids.size(); ++a) {
-        for (std::size_t b = a + 1; b < machine.gpu_ids.size(); ++b) {
-            if (machine.gpu_ids[a] == machine.gpu_ids[b]) return {static_cast<int>(a), static_cast<int>(b)};
+/// The first two ranks whose entries are the same, or -1.
+std::pair<int, int> sharing_ranks(const std::vector<std::string>& of_ranks) {
+    for (std::size_t a = 0; a < of_ranks.size(); ++a) {
+        for (std::size_t b = a + 1; b < of_ranks.size(); ++b) {
+            if (of_ranks[a] == of_ranks[b]) return {static_cast<int>(a), static_cast<int>(b)};
         }
     }
     return {-1, -1};
@@ -38,7 +38,7 @@ void check_gpus(const Machine& machine) {
 }
 
 void check_sharing(const Machine& machine) {
-    const auto [a, b] = sharing_ranks(machine);
+    const auto [a, b] = sharing_ranks(machine.gpu_ids);
     if (a < 0 || !sharing().empty()) return;
     throw Error(ExitCode::usage,
                 fmt::format("ranks {} and {} would share a GPU ({}): start one rank a GPU (Slurm: --ntasks-per-node = "
@@ -57,7 +57,7 @@ std::unique_ptr<Backend> make_backend(const std::string& name, const Machine& ma
 
 bool exchanges_on_device(const Machine& machine, int ranks) {
     if (ranks == 1 || !have_nccl() || !machine.every_rank_has_gpu()) return false;
-    return sharing_ranks(machine).first < 0 || sharing() == "nccl";
+    return sharing_ranks(machine.gpu_cards).first < 0 || sharing() == "nccl";
 }
 
 std::unique_ptr<Collectives> make_collectives(Backend& backend, const Machine& machine,

@@ -14,8 +14,8 @@ namespace geom {
 /// rank has no GPU, and when two ranks would share one, unless the environment says GEOM_MPI_SHARE_GPU=1.
 std::unique_ptr<Backend> make_backend(const std::string& name, const Machine& machine);
 
-/// Blocks in GPUs' memory go from GPU to GPU (NCCL); else through the hosts' memory (MPI). NCCL wants a GPU of its own
-/// for every rank.
+/// Blocks in GPUs' memory go from GPU to GPU (NCCL); else through the hosts' memory (MPI). NCCL wants a card of its own
+/// for every rank, not parts of one.
 bool exchanges_on_device(const Machine& machine, int ranks);
 
 /// Collective. For blocks in the backend's memory.

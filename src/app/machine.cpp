@@ -70,7 +70,8 @@ void find_gpu(Machine& machine, std::int64_t budget, const Communicator& communi
         }
     }
     machine.places = communicator.all_gather(place_of(machine, visible.why_none));
-    machine.gpu_ids = communicator.all_gather(machine.gpu ? machine.host + " " + machine.gpu->uuid : std::string());
+    machine.gpu_ids = communicator.all_gather(machine.gpu ? machine.gpu->uuid : std::string());
+    machine.gpu_cards = communicator.all_gather(machine.gpu ? machine.host + " " + machine.gpu->bus : std::string());
     const std::string& mine = machine.gpu_ids[static_cast<std::size_t>(communicator.rank())];
     const auto sharing = std::count(machine.gpu_ids.begin(), machine.gpu_ids.end(), mine);
     const std::int64_t share = machine.gpu ? machine.gpu->free / sharing : 0;

@@ -19,10 +19,11 @@ struct Machine {
     std::int64_t resident = 0;  ///< bytes a rank has before it starts; the largest of all ranks
 
     // Of every rank, in rank order; empty where GPUs were not asked for.
-    std::vector<std::string> places;   ///< "HOST, NVIDIA H100, GPU 0, NUMA node 1", or why there is no GPU
-    std::vector<std::string> gpu_ids;  ///< what tells one card from another; "" for a rank without
-    std::optional<Gpu> gpu;            ///< this rank's
-    std::int64_t device_budget = 0;    ///< bytes of its memory a rank may use; the smallest of all ranks
+    std::vector<std::string> places;     ///< "HOST, NVIDIA H100, GPU 0, NUMA node 1", or why there is no GPU
+    std::vector<std::string> gpu_ids;    ///< what tells one GPU from another; "" for a rank without
+    std::vector<std::string> gpu_cards;  ///< the same of cards, of which several GPUs may be parts (MIG)
+    std::optional<Gpu> gpu;              ///< this rank's
+    std::int64_t device_budget = 0;      ///< bytes of its memory a rank may use; the smallest of all ranks
     bool every_rank_has_gpu() const noexcept;
 };
 

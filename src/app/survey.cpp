@@ -16,7 +16,7 @@ namespace geom {
 namespace {
 
 /// What MPI-IO, HDF5 and the threads' stacks take beside the numbers, as measured on small runs.
-constexpr std::int64_t writing_reserve = std::int64_t{4} << 20;
+constexpr std::int64_t writing_reserve = std::int64_t{8} << 20;
 
 // The measures that were asked for, or all, in the order of measures().
 std::vector<const Measure*> chosen_measures(const RunOptions& options) {
@@ -127,9 +127,11 @@ void add_numbers(const Survey& survey, PlanInput& input) {
     }
     for (const Measure* measure : survey.measures) {
         if (measure->layer_scratch == nullptr) continue;
-        input.layer_scratch_bytes =
-            std::max(input.layer_scratch_bytes,
-                     measure->layer_scratch(survey.checkpoint.config(), survey.settings, *survey.backend));
+        const LayerScratch scratch =
+            measure->layer_scratch(survey.checkpoint.config(), survey.settings, *survey.backend);
+        input.layer_scratch_bytes = std::max(input.layer_scratch_bytes, scratch.working + scratch.kept);
+        input.kept_scratch_bytes = std::max(input.kept_scratch_bytes, scratch.kept);
+        input.layer_host_bytes = std::max(input.layer_host_bytes, scratch.host);
     }
 }
 
@@ -184,7 +186,8 @@ Identity Survey::identity() const {
             {"measures", names},
             {"layers", fmt::format("{}:{}", layers.begin, layers.end)},
             {"top-k", fmt::format("{}", settings.top_k)},
-            {"products", format.path}};
+            {"products",
+             backend->queue().space() == Space::device ? format.path + " on " + backend->device() : format.path}};
 }
 
 Survey make_survey(const RunOptions& options, const Machine& machine) {

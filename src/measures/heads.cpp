@@ -26,15 +26,44 @@ constexpr double least_sine = 1e-2;
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
+/// Memory of a layer's matrices, allocated once: on a GPU every allocation waits for everything under way. What was
+/// taken last is given back first.
+class Arena {
+public:
+    Arena(DenseBatch& dense, std::int64_t bytes) : memory_(dense.allocate(bytes)) {}
+
+    double* take(std::int64_t doubles) {
+        const std::int64_t begin = used_;
+        used_ += rounded(doubles * 8);
+        if (used_ > memory_.size()) throw Error(ExitCode::internal, "heads took more memory than heads_scratch says");
+        return reinterpret_cast<double*>(memory_.data() + begin);
+    }
+    void give_back(std::int64_t doubles) noexcept { used_ -= rounded(doubles * 8); }
+
+    static std::int64_t rounded(std::int64_t bytes) { return (bytes + 255) / 256 * 256; }
+
+private:
+    Buffer memory_;
+    std::int64_t used_ = 0;
+};
+
 /// `count` matrices of one shape in the backend's memory.
-struct Matrices {
-    Buffer memory;
+class Matrices {
+public:
+    Matrices(Arena& arena, std::int64_t count, std::int64_t rows, std::int64_t cols)
+        : all{{}, rows, cols, rows}, arena_(arena), doubles_(count * rows * cols) {
+        double* memory = arena_.take(doubles_);
+        for (std::int64_t i = 0; i < count; ++i) all.at.push_back(memory + i * rows * cols);
+    }
+    ~Matrices() { arena_.give_back(doubles_); }
+    Matrices(const Matrices&) = delete;
+    Matrices& operator=(const Matrices&) = delete;
+
     Batch all;
 
-    Matrices(DenseBatch& dense, std::int64_t count, std::int64_t rows, std::int64_t cols)
-        : memory(dense.allocate(count * rows * cols * 8)), all{{}, rows, cols, rows} {
-        for (std::int64_t i = 0; i < count; ++i) all.at.push_back(memory.as<double>() + i * rows * cols);
-    }
+private:
+    Arena& arena_;
+    std::int64_t doubles_;
 };
 
 std::vector<MatrixRef> pick(std::span<const MatrixRef> from, std::span<const std::int64_t> indices) {
@@ -51,23 +80,24 @@ struct Side {
     std::vector<bool> by_qr;
     std::vector<double> norm;  ///< ||W||_F
 
-    Side(DenseBatch& dense, std::span<const MatrixRef> w)
-        : blocks(w), lower(dense, std::ssize(w), w[0].rows, w[0].rows), by_qr(w.size()), norm(w.size()) {}
+    Side(Arena& arena, std::span<const MatrixRef> w)
+        : blocks(w), lower(arena, std::ssize(w), w[0].rows, w[0].rows), by_qr(w.size()), norm(w.size()) {}
 };
 
 /// Query heads [heads) of the layer and the key heads they use, from the weights to HeadsOfLayer.
 class HeadsAtOnce {
 public:
-    HeadsAtOnce(DenseBatch& dense, const LayerQK& weights, Range heads, HeadsOfLayer& out)
+    HeadsAtOnce(DenseBatch& dense, Arena& arena, const LayerQK& weights, Range heads, HeadsOfLayer& out)
         : dense_(dense),
+          arena_(arena),
           out_(out),
           layer_(weights.layer),
           first_(heads.begin),
           n_(out.head_dim),
           group_(std::ssize(weights.q) / std::ssize(weights.k)),
-          q_(dense, weights.q.subspan(at(heads.begin), at(heads.size()))),
-          k_(dense, weights.k.subspan(at(heads.begin / group_), at(heads.size() / group_))),
-          grams_(dense, heads.size(), 2 * n_, 2 * n_) {
+          q_(arena, weights.q.subspan(at(heads.begin), at(heads.size()))),
+          k_(arena, weights.k.subspan(at(heads.begin / group_), at(heads.size() / group_))),
+          grams_(arena, heads.size(), 2 * n_, 2 * n_) {
         for (std::int64_t h = 0; h < heads.size(); ++h) k_of_.push_back(h / group_);
     }
 
@@ -82,6 +112,8 @@ public:
         symmetric_eigenvalues();
         eigenvalues->finish();
         finish_general_eigenvalues();
+        dense_.workers().for_each(out_.directions > 0 ? heads() : 0,
+                                  [this](std::int64_t h, int) { store_directions(h); });
     }
 
 private:
@@ -111,7 +143,7 @@ private:
     /// s = svd(Lk^T Lq), and the leading pairs to directions.
     void singular_values() {
         const std::int64_t k = out_.directions;
-        Matrices u(dense_, heads(), n_, k), v(dense_, heads(), n_, k);
+        const Matrices u(arena_, heads(), n_, k), v(arena_, heads(), n_, k);
         const std::span<double> values(&out_.singular_values[at(first_ * n_)], at(heads() * n_));
         dense_.product_singular_values(k_.lower.all.pick(k_of_), q_.lower.all, values, u.all, v.all);
         for (std::int64_t h = 0; h < heads(); ++h) {
@@ -125,13 +157,13 @@ private:
         if (k == 0) return;
         std::vector<std::int64_t> own(at(heads()));
         std::iota(own.begin(), own.end(), 0);
-        const auto right = hidden_vectors(q_, own, v.all), left = hidden_vectors(k_, k_of_, u.all);
-        for (std::int64_t h = 0; h < heads(); ++h) store_directions(h, right, left);
+        right_ = hidden_vectors(q_, own, v.all);
+        left_ = hidden_vectors(k_, k_of_, u.all);
     }
 
     /// W^T L^-T z (D x k) of every head in host memory; through QR's orthonormal factor where L came from it.
     std::vector<double> hidden_vectors(const Side& side, std::span<const std::int64_t> block_of, const Batch& z) {
-        Matrices vectors(dense_, heads(), out_.hidden, out_.directions);
+        const Matrices vectors(arena_, heads(), out_.hidden, out_.directions);
         std::vector<std::int64_t> good, poor, good_blocks, poor_blocks;
         for (std::int64_t h = 0; h < heads(); ++h) {
             const bool by_qr = side.by_qr[at(block_of[at(h)])];
@@ -146,7 +178,7 @@ private:
         return host;
     }
 
-    void store_directions(std::int64_t h, std::span<const double> right, std::span<const double> left);
+    void store_directions(std::int64_t h);
     void symmetric_eigenvalues();
     std::vector<double> factor_stacks(const Batch& lower);
     void finish_symmetric(std::int64_t h, double sine);
@@ -155,11 +187,13 @@ private:
     std::span<double> eigenvalues(std::vector<double>& parts) { return {&parts[at(first_ * n_)], at(heads() * n_)}; }
 
     DenseBatch& dense_;
+    Arena& arena_;
     HeadsOfLayer& out_;
     std::int64_t layer_, first_, n_, group_;
     Side q_, k_;
-    Matrices grams_;                  ///< [[Gk, .], [Q K^T, Gq]] of every head
-    std::vector<std::int64_t> k_of_;  ///< head -> index into k_
+    Matrices grams_;                    ///< [[Gk, .], [Q K^T, Gq]] of every head
+    std::vector<std::int64_t> k_of_;    ///< head -> index into k_
+    std::vector<double> right_, left_;  ///< heads x directions x D, of any length
 };
 
 /// The lowest index whose entry is the largest in magnitude; entries that differ by rounding alone count as equal.
@@ -179,7 +213,7 @@ double norm(std::span<const double> vector) {
     return std::sqrt(std::inner_product(vector.begin(), vector.end(), vector.begin(), 0.0));
 }
 
-void HeadsAtOnce::store_directions(std::int64_t h, std::span<const double> right, std::span<const double> left) {
+void HeadsAtOnce::store_directions(std::int64_t h) {
     const std::int64_t k = out_.directions, hidden = out_.hidden;
     for (std::int64_t j = 0; j < k; ++j) {
         const std::size_t row = at(((first_ + h) * k + j) * hidden);
@@ -188,8 +222,8 @@ void HeadsAtOnce::store_directions(std::int64_t h, std::span<const double> right
             std::fill_n(&out_.left_dirs[row], hidden, static_cast<float>(nan));
             continue;
         }
-        const auto r = right.subspan(at((h * k + j) * hidden), at(hidden));
-        const auto l = left.subspan(at((h * k + j) * hidden), at(hidden));
+        const auto r = std::span<const double>(right_).subspan(at((h * k + j) * hidden), at(hidden));
+        const auto l = std::span<const double>(left_).subspan(at((h * k + j) * hidden), at(hidden));
         const double sign = r[leading_entry(r)] < 0 ? -1.0 : 1.0;
         store_scaled(r, sign / norm(r), &out_.right_dirs[row]);
         store_scaled(l, sign / norm(l), &out_.left_dirs[row]);
@@ -209,7 +243,7 @@ void restore_inertia(std::span<double> ascending, double noise) {
 /// eig(L^T J L), X = [K; Q], X X^T = L L^T.
 void HeadsAtOnce::symmetric_eigenvalues() {
     const std::int64_t order = 2 * n_;
-    Matrices lower(dense_, heads(), order, order), products(dense_, heads(), order, order);
+    const Matrices lower(arena_, heads(), order, order), products(arena_, heads(), order, order);
     const std::vector<double> sines = factor_stacks(lower.all);
     dense_.exchange_products(lower.all, products.all, std::span(&out_.asymmetry[at(first_)], at(heads())));
     dense_.symmetric_eigenvalues(products.all, std::span(&out_.sym_eigs[at(first_ * order)], at(heads() * order)));
@@ -357,20 +391,24 @@ std::int64_t step_of(std::int64_t heads, std::int64_t kv_heads, std::int64_t at_
 HeadsOfLayer heads_of_layer(DenseBatch& dense, const LayerQK& weights, std::int64_t top_k) {
     check_shapes(weights);
     HeadsOfLayer out = empty_heads(weights, top_k);
-    const std::int64_t step = step_of(out.heads, std::ssize(weights.k), dense.heads_at_once());
+    const HeadsShape shape{out.heads, std::ssize(weights.k), out.head_dim, out.hidden, top_k};
+    const std::int64_t step = step_of(out.heads, shape.kv_heads, dense.heads_at_once());
+    Arena arena(dense, heads_scratch(dense, shape).working);
     for (std::int64_t h = 0; h < out.heads; h += step) {
-        HeadsAtOnce(dense, weights, {h, std::min(h + step, out.heads)}, out).compute();
+        HeadsAtOnce(dense, arena, weights, {h, std::min(h + step, out.heads)}, out).compute();
     }
     for (std::int64_t h = 0; h < out.heads; ++h) fill_scalars(out, h);
     return out;
 }
 
-std::int64_t heads_scratch(const DenseBatch& dense, const HeadsShape& shape) {
-    // grams, and of one stage after the other the larger: vectors and hidden vectors, or factors and products
+LayerScratch heads_scratch(const DenseBatch& dense, const HeadsShape& shape) {
+    // the factors of both sides and the grams; then the vectors, or the stacks' factors and products
     const std::int64_t n = shape.head_dim, k = std::min(shape.top_k, n);
-    const std::int64_t a_head = 6 * n * n + std::max(8 * n * n, (2 * n + 3 * shape.hidden) * k);
     const std::int64_t step = step_of(shape.heads, shape.kv_heads, dense.heads_at_once());
-    return step * a_head * 8 + dense.scratch_bytes(step, n, shape.hidden, k);
+    const auto matrices = [step](std::int64_t doubles) { return Arena::rounded(step * doubles * 8); };
+    const std::int64_t factors = 2 * matrices(n * n) + matrices(4 * n * n);
+    const std::int64_t stages = std::max(2 * matrices(n * k) + matrices(shape.hidden * k), 2 * matrices(4 * n * n));
+    return {factors + stages, dense.scratch_bytes(step, n, shape.hidden, k), 2 * step * shape.hidden * k * 8};
 }
 
 void order_symmetric_eigenvalues(std::span<double> values, double tie) {
@@ -486,7 +524,7 @@ void heads_of(const LayerWeights& weights, const MeasureContext& context) {
     context.emit({{"heads", row}, heads_slabs(context.schema, row, values)});
 }
 
-std::int64_t heads_layer_scratch(const ModelConfig& config, const MeasureSettings& settings, Backend& backend) {
+LayerScratch heads_layer_scratch(const ModelConfig& config, const MeasureSettings& settings, Backend& backend) {
     return heads_scratch(backend.dense(),
                          {config.heads, config.kv_heads, config.head_dim, config.hidden, settings.top_k});
 }

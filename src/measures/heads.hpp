@@ -48,8 +48,8 @@ struct HeadsShape {
     std::int64_t heads = 0, kv_heads = 0, head_dim = 0, hidden = 0, top_k = 0;
 };
 
-/// Bytes of the backend's memory that heads_of_layer holds at most, besides the weights.
-std::int64_t heads_scratch(const DenseBatch& dense, const HeadsShape& shape);
+/// What heads_of_layer holds at most, besides the weights and its numbers.
+LayerScratch heads_scratch(const DenseBatch& dense, const HeadsShape& shape);
 
 /// Eigenvalues of a symmetric matrix by descending magnitude. Magnitudes that differ by rounding alone (tie) count as
 /// equal: the positive ones first.

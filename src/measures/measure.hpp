@@ -32,6 +32,13 @@ struct MeasureContext {
     std::function<void(UnitResult)> emit;  ///< takes a finished unit
 };
 
+/// Bytes that a measure takes while it looks at a layer.
+struct LayerScratch {
+    std::int64_t working = 0;  ///< of the backend's memory, until it is done
+    std::int64_t kept = 0;     ///< of the backend's memory, also afterwards
+    std::int64_t host = 0;     ///< of the host's memory, until it is done
+};
+
 struct Measure {
     std::string_view name;
     std::string_view summary;         ///< one line, for --help
@@ -44,8 +51,8 @@ struct Measure {
     /// What one layer alone can answer; null when nothing. Emits unit (name, layer).
     void (*layer)(const LayerWeights& weights, const MeasureContext& context) = nullptr;
 
-    /// Bytes of the backend's memory that `layer` takes besides the weights and its numbers; null when none.
-    std::int64_t (*layer_scratch)(const ModelConfig& config, const MeasureSettings& settings,
+    /// What `layer` takes besides the weights and its numbers; null when nothing.
+    LayerScratch (*layer_scratch)(const ModelConfig& config, const MeasureSettings& settings,
                                   Backend& backend) = nullptr;
 
     /// What a key/value group of all layers can answer; null when nothing. Emits units (name, query head).

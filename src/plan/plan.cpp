@@ -90,13 +90,14 @@ RankMemory memory_of(const Plan& plan, std::int64_t pass, std::int64_t rank) {
     if (in.device) memory.device.process = in.device_process_bytes;
     computing.stream = in_flight;
     computing.scratch = in.layer_scratch_bytes;
+    host.scratch += in.layer_host_bytes;
     if (in.head_blocks) {
         const std::int64_t sent = moving_blocks(plan, pass, rank, true) * in.block_bytes;
         computing.blocks = blocks_of(mine.passes[static_cast<std::size_t>(pass)]) * in.layers * in.block_bytes;
         computing.staging = sent;
         if (in.device && in.exchange_on_host)
             host.staging = sent + moving_blocks(plan, pass, rank, false) * in.block_bytes;
-        computing.scratch = std::max(computing.scratch, in.scratch_bytes);
+        computing.products = in.kept_scratch_bytes + in.scratch_bytes;
     }
     return memory;
 }
@@ -161,7 +162,8 @@ Plan make_plan(const PlanInput& input) {
                     "{}); give at least that, or use more ranks",
                     device ? input.device_budget : input.budget, device ? " of GPU memory" : "",
                     device ? plan.peak_device_bytes() : plan.peak_bytes(), memory.process, memory.stream,
-                    memory.blocks + memory.staging, memory.scratch + memory.results + memory.transit));
+                    memory.blocks + memory.staging,
+                    std::max(memory.scratch, memory.products) + memory.results + memory.transit));
 }
 
 std::int64_t Plan::rounds() const {

@@ -26,6 +26,8 @@ struct PlanInput {
     std::int64_t process_bytes = 0;         ///< what a rank has before it starts
     std::int64_t scratch_bytes = 0;         ///< of the backend's products, in its memory
     std::int64_t layer_scratch_bytes = 0;   ///< of the measures that look at one layer, in the backend's memory
+    std::int64_t kept_scratch_bytes = 0;    ///< of that, what stays when the layers are done
+    std::int64_t layer_host_bytes = 0;      ///< of the same measures, in the host's memory
     bool device = false;                    ///< the backend's memory is not the host's
     std::int64_t device_budget = 0;         ///< of a GPU's memory, per rank
     std::int64_t device_process_bytes = 0;  ///< what the backend takes there before it starts
@@ -37,14 +39,15 @@ struct PlanInput {
 /// Where a rank's memory goes at its worst moment: the host's, or a GPU's.
 struct MemoryPlan {
     std::int64_t process = 0;
-    std::int64_t blocks = 0;   ///< W_Q and W_K blocks of the heads it holds, of all layers
-    std::int64_t stream = 0;   ///< two layers in flight
-    std::int64_t staging = 0;  ///< blocks of a layer on their way between ranks
-    std::int64_t scratch = 0;
-    std::int64_t results = 0;  ///< numbers computed so far
+    std::int64_t blocks = 0;    ///< W_Q and W_K blocks of the heads it holds, of all layers
+    std::int64_t stream = 0;    ///< two layers in flight
+    std::int64_t staging = 0;   ///< blocks of a layer on their way between ranks
+    std::int64_t scratch = 0;   ///< while layers are looked at
+    std::int64_t products = 0;  ///< scratch while head blocks are multiplied, when no layers are in flight
+    std::int64_t results = 0;   ///< numbers computed so far
     std::int64_t transit = 0;  ///< while they are written, when no weights are held: on their way and where they arrive
     std::int64_t total() const noexcept {
-        return process + results + std::max(blocks + stream + staging + scratch, transit);
+        return process + results + std::max(blocks + staging + std::max(stream + scratch, products), transit);
     }
 };
 

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """The README's table: whole runs, their parts, the machine's own rates and the original scripts, taking turns in one run.
 
-    python tests/bench/bench.py [--program build/geom-mpi] [--repeat 5] [--large] [--checkpoint FOLDER]
-                                [--python PYTHON_WITH_TORCH]
+    python tests/bench/bench.py [--program build/geom-mpi] [--shape qwen3-0.6b] [--backend auto] [--repeat 5] [--large]
+                                [--checkpoint FOLDER] [--python PYTHON_WITH_TORCH]
 
 Prints Markdown. Every figure is a median with least and most; ratios are taken within a turn, so that a machine that
-slows down slows both sides. --large adds synth:qwen3-32b once (minutes, 8 GiB); --checkpoint adds loading from storage (a
-model's folder, or what geom-mpi synth wrote). Without torch the original scripts are left out, said aloud.
+slows down slows both sides. --program may be the folder of an unpacked bundle (tests/gpu/bundle.sh). --large adds
+synth:qwen3-32b once (minutes and 8 GiB on two cores); --checkpoint adds loading from storage (a model's folder, or what
+geom-mpi synth wrote). What cannot be had is left out, said aloud: the original scripts without torch or at a shape that
+they do not know, 1 -> 2 ranks on CUDA where there are fewer than two GPUs.
 """
 
 import argparse
@@ -20,12 +22,14 @@ import sys
 import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
-SHAPE = "qwen3-0.6b"
+SCRIPTS = ("qwen3-0.6b", "qwen3-4b", "qwen3-32b")  # shapes that torch_baseline.py knows
 
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--program", type=pathlib.Path, default=HERE.parents[1] / "build" / "geom-mpi")
+    parser.add_argument("--shape", default="qwen3-0.6b", help="as after synth:")
+    parser.add_argument("--backend", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--large", action="store_true")
     parser.add_argument("--checkpoint", type=pathlib.Path)
@@ -37,8 +41,10 @@ def say(text):
     print(text, file=sys.stderr, flush=True)
 
 
-def call(command, folder):
+def call(command, folder, check=True):
     finished = subprocess.run([str(part) for part in command], cwd=folder, capture_output=True, text=True)
+    if not check:
+        return finished
     if finished.returncode != 0:
         sys.exit(f"{' '.join(map(str, command))}: code {finished.returncode}\n{finished.stderr}")
     return finished.stdout
@@ -47,12 +53,33 @@ def call(command, folder):
 class Bench:
     def __init__(self, arguments, folder):
         self.arguments, self.folder = arguments, folder
-        self.program = arguments.program.resolve()
-        self.torch = subprocess.run([arguments.python, "-c", "import torch"], capture_output=True).returncode == 0
-        if not self.torch:
+        self.shape, self.program = arguments.shape, arguments.program.resolve()
+        self.scripts = self.shape in SCRIPTS
+        if not self.scripts:
+            say(f"the original scripts know {', '.join(SCRIPTS)}, not {self.shape}: nothing to compare with")
+        elif call([arguments.python, "-c", "import torch"], folder, check=False).returncode != 0:
             say(f"{arguments.python} has no torch: nothing to compare with")
+            self.scripts = False
+        self.ranks = (1, 2) if self.two_ranks_may_run() else (1,)
         self.values = {}
-        self.machine = ""
+        self.machine = self.backend = self.gemm = ""
+
+    def command(self, *arguments, ranks=1):
+        """A subcommand starts alone, a run by the launcher."""
+        if self.program.is_dir():
+            return [self.program / "run", "-n", ranks, "geom-mpi", *arguments]
+        launcher = [] if arguments[0] == "bench" else ["mpirun", "-n", ranks]
+        return [*launcher, self.program, *arguments]
+
+    def two_ranks_may_run(self):
+        plan = self.command("--model", "synth:tiny", "--backend", self.arguments.backend, "--dry-run", ranks=2)
+        finished = call(plan, self.folder, check=False)
+        if finished.returncode == 0:
+            return True
+        if "would share a GPU" not in finished.stderr:
+            sys.exit(f"{' '.join(map(str, plan))}: code {finished.returncode}\n{finished.stderr}")
+        say("two ranks would share a GPU: 1 -> 2 ranks is left out")
+        return False
 
     def note(self, name, value):
         self.values.setdefault(name, []).append(value)
@@ -61,33 +88,37 @@ class Bench:
         """The machine's own rates, and gram, heads and loading inside one process on all cores."""
         checkpoint = self.arguments.checkpoint
         loading = ["--model", checkpoint.resolve()] if checkpoint else []
-        call([self.program, "bench", "--shape", SHAPE, "--repeat", "1", "--json", "bench.json", *loading], self.folder)
+        arguments = ["--shape", self.shape, "--backend", self.arguments.backend, "--repeat", "1", "--json", self.folder / "bench.json"]
+        call(self.command("bench", *arguments, *loading), self.folder)
         about = json.loads((self.folder / "bench.json").read_text())
-        self.machine = about["machine"]
+        self.machine, self.backend = about["machine"], about["backend"]
+        self.gemm = next(row["name"].split(", ")[1] for row in about["rows"] if row["name"].startswith("gemm, "))
         for row in about["rows"]:
             self.note(row["name"], row["median"])
 
-    def whole(self, ranks, shape=SHAPE, measures="gram,heads"):
+    def whole(self, ranks, shape, measures="gram,heads"):
         """A run as a user starts it; its JSON object."""
-        launcher = ["mpirun", "-n", ranks]
-        arguments = ["--model", f"synth:{shape}", "-m", measures, "-o", "r.h5", "--overwrite", "--json", "run.json", "--quiet"]
-        call([*launcher, self.program, *arguments], self.folder)
+        files = ["-o", self.folder / "r.h5", "--overwrite", "--json", self.folder / "run.json"]
+        arguments = ["--model", f"synth:{shape}", "-m", measures, "--backend", self.arguments.backend, *files, "--quiet"]
+        call(self.command(*arguments, ranks=ranks), self.folder)
         return json.loads((self.folder / "run.json").read_text())
 
     def baseline(self, *parts):
         """Seconds of the original scripts' parts, by the name they print."""
-        text = call([self.arguments.python, HERE / "torch_baseline.py", SHAPE, *parts], self.folder)
+        text = call([self.arguments.python, HERE / "torch_baseline.py", self.shape, *parts], self.folder)
         return {name: float(seconds) for name, seconds in re.findall(r"^\S+ \S+ ([^:]+): ([\d.]+) s", text, re.M)}
 
     def turn(self):
         self.rates()
-        for ranks in (1, 2):
-            about = self.whole(ranks)
+        for ranks in self.ranks:
+            about = self.whole(ranks, self.shape)
             self.note(f"run, {ranks}", about["phases"]["total"]["max"])
             self.note(f"gram, {ranks}", about["phases"]["gram"]["max"])
             self.note(f"heads, {ranks}", about["phases"]["heads"]["max"])
             self.note(f"memory, {ranks}", about["peak_memory"] / about["planned_memory"])
-        if self.torch:
+            if "peak_device_memory" in about:
+                self.note(f"GPU memory, {ranks}", about["peak_device_memory"] / about["planned_device_memory"])
+        if self.scripts:
             seconds = self.baseline("gram", "eig", "kernel")
             scripts_heads = seconds["eig (all heads)"] + seconds["kernel eff rank (all heads)"]
             self.note("scripts gram", seconds["gram"])
@@ -105,30 +136,47 @@ class Bench:
         print("| " + " | ".join(cells) + " |")
 
     def table(self):
-        cores = os.cpu_count()
+        on = "one GPU" if self.backend == "cuda" else f"{os.cpu_count()} cores"
         print(f"{self.machine}; {self.arguments.repeat} turns; medians (least–most)\n")
         self.row("what", "geom-mpi", "compared with", "ratio")
         self.row("---", "---", "---", "---")
-        self.row(f"gram, synth:{SHAPE}, {cores} cores", self.shown("gram", "s", 3), "original loops: " + self.shown("scripts gram", "s"), self.shown("gram ratio", "×", 1))
-        self.row("the same against the machine's large bf16/f32 product", "", self.shown("gemm", "TFLOP/s"), self.shown("gram / gemm", "of its rate"))
-        self.row(f"heads with effective ranks, {cores} cores", self.shown("heads", "s"), "original eig + kernel: " + self.shown("scripts heads", "s", 1), self.shown("heads ratio", "×", 1))
+        self.row(f"gram, synth:{self.shape}, {on}", self.shown("gram", "s", 3), self.of_scripts("the original scripts' loops", "gram"), self.shown("gram ratio", "×", 1))
+        self.row("the same, as a rate", "", f"the machine's large product ({self.gemm}): {self.shown('gemm', 'TFLOP/s')}", self.shown("gram / gemm", "of it"))
+        self.row(f"heads with effective ranks, {on}", self.shown("heads", "s"), self.of_scripts("the scripts' eigenvalues and kernel ranks", "heads"), self.shown("heads ratio", "×", 1))
         if self.arguments.checkpoint:
-            self.row("loading alone, cold", self.shown("load, layer stream", "GB/s"), "plain pread loop: " + self.shown("load, plain pread loop", "GB/s"), self.shown("load, stream / loop", "of its rate"))
-        self.row("memory of the machine, copied by all threads", "", self.shown("copy, bytes read + written", "GB/s", 1), "")
-        self.row("whole run, gram + heads, 1 → 2 ranks", f"{self.shown('run, 1', 's')} → {self.shown('run, 2', 's')}", "", self.scaling("run"))
+            self.row("loading alone, cold", self.shown("load, layer stream", "GB/s"), "a plain `pread` loop: " + self.shown("load, plain pread loop", "GB/s"), self.shown("load, stream / loop", "of it"))
+        memory = "the GPU's memory, copied" if self.backend == "cuda" else "the machine's memory, copied by all threads"
+        self.row(memory, "", self.shown("copy, bytes read + written", "GB/s", 1), "")
+        self.row("whole run, gram + heads" + self.of_ranks(), self.over_ranks("run", 2), "", self.scaling("run"))
         for part in ("gram", "heads"):
-            self.row(f"{part}, 1 → 2 ranks", f"{self.shown(part + ', 1', 's', 3)} → {self.shown(part + ', 2', 's', 3)}", "", self.scaling(part))
-        self.row("peak memory of a rank against the plan, 1 and 2 ranks", "", "", f"{self.shown('memory, 1', '')}, {self.shown('memory, 2', '')}")
+            self.row(part + " of a whole run" + self.of_ranks(), self.over_ranks(part, 3), "", self.scaling(part))
+        for memory in ("memory", "GPU memory"):
+            if f"{memory}, 1" in self.values:
+                self.row(f"peak {memory} of a rank against the plan, {' and '.join(map(str, self.ranks))} rank{'s' * (len(self.ranks) > 1)}", "", "", ", ".join(self.shown(f"{memory}, {ranks}", "") for ranks in self.ranks))
+
+    def of_scripts(self, what, part):
+        return f"{what}: {self.shown(f'scripts {part}', 's', 1)}" if self.scripts else ""
+
+    def of_ranks(self):
+        return ", 1 → 2 ranks" if len(self.ranks) > 1 else ", 1 rank"
+
+    def over_ranks(self, part, digits):
+        return " → ".join(self.shown(f"{part}, {ranks}", "s", digits) for ranks in self.ranks)
 
     def scaling(self, part):
+        if len(self.ranks) == 1:
+            return ""
         return f"{statistics.median(self.values[part + ', 1']) / statistics.median(self.values[part + ', 2']):.2f} ×"
 
     def large(self):
+        ranks = self.ranks[-1]
         for measures in ("gram", "gram,heads"):
             say(f"synth:qwen3-32b, {measures}")
-            about = self.whole(2, "qwen3-32b", measures)
+            about = self.whole(ranks, "qwen3-32b", measures)
             phases = {name: round(times["max"], 1) for name, times in about["phases"].items()}
-            self.row(f"synth:qwen3-32b, {measures}, 2 ranks", f"{phases['total']} s", f"{phases}", f"{about['peak_memory'] / 2**30:.2f} GiB a rank, planned {about['planned_memory'] / 2**30:.2f}")
+            gib = lambda which: f"{about['peak_' + which] / 2**30:.2f} GiB{' of GPU memory' if 'device' in which else ''}, planned {about['planned_' + which] / 2**30:.2f}"
+            memory = "; ".join(gib(which) for which in ("memory", "device_memory") if "peak_" + which in about)
+            self.row(f"synth:qwen3-32b, {measures}, {ranks} rank{'s' * (ranks > 1)}", f"{phases['total']} s", f"{phases}", f"a rank {memory}")
 
 
 def main():

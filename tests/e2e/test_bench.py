@@ -1,10 +1,12 @@
 """geom-mpi bench on the smallest shape: every part runs and is printed. What its numbers are is for tests/bench."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
-from conftest import run
+from conftest import ENVIRONMENT, PROGRAM, ROOT, run
 
 ROWS = {"gemm": "TFLOP/s", "copy, bytes read + written": "GB/s", "gram": "s", "gram / gemm": "", "heads": "s", "peak memory": "GiB"}
 
@@ -58,3 +60,15 @@ def test_mistakes_are_named(arguments, ranks, said, folder):
     finished = bench(*arguments, ranks=ranks, folder=folder)
     assert finished.returncode == 2
     assert said in finished.stderr
+
+
+def test_the_readmes_table_is_printed_for_any_shape(folder):
+    script = ROOT / "tests" / "bench" / "bench.py"
+    arguments = ["--program", PROGRAM, "--shape", "tiny", "--backend", "cpu", "--repeat", 1]
+    finished = subprocess.run([sys.executable, script, *map(str, arguments)], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    assert finished.returncode == 0, finished.stderr
+    assert "the original scripts know" in finished.stderr
+    rows = [line for line in finished.stdout.splitlines() if line.startswith("| ")]
+    assert {line.count("|") for line in rows} == {5}
+    for what in ("gram, synth:tiny", "large product", "whole run, gram + heads, 1 → 2 ranks", "against the plan"):
+        assert any(what in line for line in rows), what

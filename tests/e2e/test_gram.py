@@ -105,6 +105,8 @@ def test_a_small_budget_takes_more_passes_to_the_same_bits(runs, ranks, measures
     least = int(refusal.split(" bytes are needed")[0].split()[-1])
     seen = set()
     most = max(whole.about["planned_memory"], whole.about.get("planned_device_memory", 0))
+    if whole.about["backend"] == "cuda" and most < least + (4 << 20):
+        pytest.skip("on a GPU passes do not lessen the host's memory, here the larger of both: see test_cuda.py")
     for budget in np.linspace(least + (1 << 20), most, 5, dtype=int):
         cut = runs(LARGE_BLOCKS, "-m", measures, "--memory-budget", budget, ranks=ranks)
         seen.add(cut.about["passes"])

@@ -54,8 +54,18 @@ TEST(Chunks, of_bf16_cover_the_hidden_dimension_in_pieces_that_keep_their_digits
         EXPECT_LE(chunks.width, promoted_cols + 63);
         EXPECT_EQ(chunks_of(hidden, DType::f32).count, 1);
     }
-    EXPECT_EQ(chunks_of(5120, DType::bf16).count, 4);
-    EXPECT_EQ(chunks_of(1024, DType::bf16).count, 1);
+}
+
+TEST(Chunks, of_real_models_are_alike) {
+    struct Expected {
+        std::int64_t hidden, count;
+    };
+    for (const auto& [hidden, count] : {Expected{1024, 1}, Expected{2048, 2}, Expected{3584, 4}, Expected{4096, 4},
+                                        Expected{5120, 4}, Expected{6144, 6}, Expected{8192, 8}, Expected{16384, 16}}) {
+        const Chunks chunks = chunks_of(hidden, DType::bf16);
+        EXPECT_EQ(chunks.count, count) << hidden;
+        EXPECT_EQ(chunks.count * chunks.width, hidden);
+    }
 }
 
 }  // namespace
