@@ -19,7 +19,7 @@ struct Machine {
     std::int64_t resident = 0;  ///< bytes a rank has before it starts; the largest of all ranks
 
     // Of every rank, in rank order; empty where GPUs were not asked for.
-    std::vector<std::string> places;     ///< "HOST, NVIDIA H100, GPU 0, NUMA node 1", or why there is no GPU
+    std::vector<std::string> places;     ///< "HOST, GPU 0: NVIDIA H100, NUMA node 1", or why there is none
     std::vector<std::string> gpu_ids;    ///< what tells one GPU from another; "" for a rank without
     std::vector<std::string> gpu_cards;  ///< the same of cards, of which several GPUs may be parts (MIG)
     std::optional<Gpu> gpu;              ///< this rank's

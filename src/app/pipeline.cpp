@@ -179,6 +179,16 @@ RunRecord record_of(const Survey& survey, const Plan& plan, const Computation& c
     return run;
 }
 
+// What a user of GPUs has to know when the run does without them: some ranks have one, and not all.
+std::string idle_gpus(const Survey& survey) {
+    const std::vector<std::string>& gpus = survey.machine.gpu_ids;
+    const auto without = static_cast<std::size_t>(std::find(gpus.begin(), gpus.end(), std::string()) - gpus.begin());
+    const bool some = std::any_of(gpus.begin(), gpus.end(), [](const std::string& gpu) { return !gpu.empty(); });
+    if (!some || without == gpus.size()) return {};
+    return fmt::format("geom-mpi: on processors, though there are GPUs: rank {} is on {}", without,
+                       survey.machine.places[without]);
+}
+
 // With --resume a result that is there already, and of this very run, is as good as one that is made now.
 bool finished_before(const RunOptions& options, const Survey& survey) {
     if (!options.resume || !std::filesystem::exists(survey.file)) return false;
@@ -191,6 +201,7 @@ void run_pipeline(const RunOptions& options, const std::string& command_line, co
                   Phases& phases) {
     Progress progress(options.quiet || communicator.rank() != 0);
     const Survey survey = agreed_survey(options, communicator);
+    if (const std::string left_idle = idle_gpus(survey); !left_idle.empty()) progress.note(left_idle);
     bool finished = false;
     agree_on(communicator, [&] {
         finished = finished_before(options, survey);

@@ -1,11 +1,12 @@
 """The program on a GPU, or on what emulates one (GEOM_CUDA=EMULATED): against the processor, and what is its own."""
 
 import re
+import subprocess
 
 import numpy as np
 import pytest
 
-from conftest import GOLDEN, golden, run
+from conftest import ENVIRONMENT, GOLDEN, MPIEXEC, PROGRAM, golden, run
 
 MODEL = "synth:L6-H8-KV2-hd32-D320-F64-V64"
 SHARED, NCCL = {"GEOM_MPI_SHARE_GPU": "1"}, {"GEOM_MPI_SHARE_GPU": "nccl"}
@@ -74,6 +75,17 @@ def test_two_ranks_do_not_share_a_gpu_by_mistake(gpu, tmp_path):
     assert finished.returncode == 2, finished.stderr
     assert "ranks 0 and 1 would share a GPU" in finished.stderr and "--gpus-per-node" in finished.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("backend", "code", "said"), [("auto", 0, "on processors, though there are GPUs: rank 1 is on"), ("cuda", 2, "rank 1 is on")])
+def test_where_one_rank_has_no_gpu_none_is_used_and_that_is_said(gpu, tmp_path, backend, code, said):
+    program = [str(PROGRAM), "--model", "synth:tiny", "-m", "gram", "-o", "r.h5", "--backend", backend]
+    blind = ["-x", "GEOM_EMULATED_DEVICES=0", "-x", "CUDA_VISIBLE_DEVICES="]
+    command = [MPIEXEC, "-n", "1", *program, ":", "-n", "1", *blind, *program]
+    finished = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+    assert finished.returncode == code, finished.stderr
+    assert said in finished.stderr and "no GPU: " in finished.stderr
+    assert ("; cpu (" in finished.stdout) == (code == 0)
 
 
 def test_the_plan_names_the_gpu_and_the_numa_node_of_every_rank(gpu, tmp_path):

@@ -4,6 +4,7 @@ import contextlib
 import resource
 import shutil
 import subprocess
+import time
 
 import numpy as np
 import pytest
@@ -254,7 +255,11 @@ def mounted(folder, *options):
     try:
         yield folder
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        gone_by = time.monotonic() + 10
+        # mpirun may come back a moment before the last of its ranks is gone, which was at home here
+        while subprocess.run(["umount", str(folder)], capture_output=True).returncode != 0:
+            time.sleep(0.05)
+            assert time.monotonic() < gone_by, f"{folder} is still in use"
 
 
 # A result of some megabytes: more than the small disk below takes.

@@ -46,7 +46,7 @@ except ImportError:
 TESTS = pathlib.Path(__file__).resolve().parents[1]  # tests/
 GOLDEN = ["qwen3-tiny", "qwen2-tiny", "llama-tiny", "qwen3moe-tiny"]
 SHAPES = {"large": "qwen3-32b", "middle": "qwen3-8b", "small": "qwen3-0.6b", "files": "L24-H64-KV8-hd128-D5120-F128-V128", "budget": "2GiB"}
-TINY = {"large": "L4-H4-KV2-hd16-D64-F64-V64", "middle": "L6-H8-KV2-hd32-D320-F64-V64", "small": "tiny", "files": "L4-H4-KV2-hd16-D64-F64-V64", "budget": "70MiB"}
+TINY = {"large": "L4-H4-KV2-hd16-D64-F64-V64", "middle": "L6-H8-KV2-hd32-D320-F64-V64", "small": "tiny", "files": "L4-H4-KV2-hd16-D64-F64-V64", "budget": "90MiB"}
 KEPT = 20_000  # characters of a command's output in the log
 
 
