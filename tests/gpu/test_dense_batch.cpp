@@ -9,9 +9,8 @@
 
 #include "core/dtype.hpp"
 #include "core/error.hpp"
+#include "gpu/on_gpu.hpp"
 #include "kernels/backend.hpp"
-#include "kernels/cpu/dense_batch.hpp"
-#include "kernels/cuda/dense_batch.hpp"
 #include "support/small_matrix.hpp"
 
 namespace geom {
@@ -80,15 +79,8 @@ struct OnDevice {
     Batch all;
 };
 
-class DenseBatchOnGpu : public ::testing::Test {
+class DenseBatchOnGpu : public test::OnGpu {
 protected:
-    void SetUp() override {
-        int devices = 0;
-        if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) GTEST_SKIP() << "no GPU";
-        device_ = std::make_unique<cuda::Device>(0, workers_);
-        gpu_ = std::make_unique<cuda::CudaDenseBatch>(*device_, workers_);
-    }
-
     /// Copies between pageable memory here and the device.
     void copy(void* to, const void* from, std::size_t bytes) const {
         ASSERT_EQ(cudaMemcpy(to, from, bytes, cudaMemcpyDefault), cudaSuccess);
@@ -138,10 +130,6 @@ protected:
         return rows.at(weights_.back().data());
     }
 
-    Workers workers_{2}, cpu_workers_{2};
-    CpuDenseBatch cpu_{cpu_workers_};
-    std::unique_ptr<cuda::Device> device_;
-    std::unique_ptr<cuda::CudaDenseBatch> gpu_;
     std::vector<Buffer> weights_;
 };
 

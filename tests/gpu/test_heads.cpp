@@ -12,8 +12,7 @@
 #include <sstream>
 
 #include "core/error.hpp"
-#include "kernels/cpu/dense_batch.hpp"
-#include "kernels/cuda/dense_batch.hpp"
+#include "gpu/on_gpu.hpp"
 #include "measures/heads.hpp"
 #include "support/heads_checks.hpp"
 
@@ -35,17 +34,9 @@ struct Layer {
     }
 };
 
-class HeadsOnGpu : public ::testing::Test {
+class HeadsOnGpu : public test::OnGpu {
 protected:
-    void SetUp() override {
-        int devices = 0;
-        if (cudaGetDeviceCount(&devices) != cudaSuccess || devices == 0) GTEST_SKIP() << "no GPU";
-        device_ = std::make_unique<cuda::Device>(0, workers_);
-        gpu_ = std::make_unique<cuda::CudaDenseBatch>(*device_, workers_);
-    }
-
     HeadsOfLayer on_cpu(const Layer& layer, std::int64_t top_k) {
-        CpuDenseBatch dense(cpu_workers_);
         const auto blocks = [&](const std::vector<Rows>& from) {
             std::vector<MatrixRef> refs;
             for (const Rows& rows : from) {
@@ -55,7 +46,7 @@ protected:
             return refs;
         };
         const auto q = blocks(layer.q), k = blocks(layer.k);
-        return heads_of_layer(dense, {0, q, k}, top_k);
+        return heads_of_layer(cpu_, {0, q, k}, top_k);
     }
 
     HeadsOfLayer on_gpu(const Layer& layer, std::int64_t top_k) {
@@ -104,10 +95,6 @@ protected:
         }
         return found;
     }
-
-    Workers workers_{2}, cpu_workers_{2};
-    std::unique_ptr<cuda::Device> device_;
-    std::unique_ptr<cuda::CudaDenseBatch> gpu_;
 };
 
 TEST_F(HeadsOnGpu, are_those_of_the_processor_for_random_heads) {
