@@ -54,6 +54,8 @@ public:
     virtual std::int64_t finished() const = 0;  ///< grows while its verbs make progress
 
     virtual Queue& queue() = 0;  ///< in which its verbs' work is ordered
+    /// Whether its memory is not the host's.
+    bool on_device() { return queue().space() == Space::device; }
 
     virtual Buffer allocate(std::int64_t bytes) = 0;  ///< 64-byte aligned; throws Error(usage) when memory is short
 

@@ -27,13 +27,11 @@ double seconds_of(F&& f) {
 // --- the machine by itself
 // --------------------------------------------------------------------------------------------
 
-bool on_gpu(Backend& backend) { return backend.queue().space() == Space::device; }
-
 // Large products by a library: bf16 where the machine is fast at it, else f32. The best of the shapes counts.
 class GemmPart : public BenchPart {
 public:
     GemmPart(const ModelConfig& config, Backend& backend) {
-        const std::int64_t large = on_gpu(backend) ? 8192 : 4096;
+        const std::int64_t large = backend.on_device() ? 8192 : 4096;
         const std::int64_t side = config.layers * config.head_dim;  // gram of a head as one product
         std::vector<GemmShape> shapes;
         for (const GemmShape& shape : {GemmShape{large, large, large}, GemmShape{large, large, config.hidden},

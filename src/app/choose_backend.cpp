@@ -62,7 +62,7 @@ bool exchanges_on_device(const Machine& machine, int ranks) {
 
 std::unique_ptr<Collectives> make_collectives(Backend& backend, const Machine& machine,
                                               const Communicator& communicator) {
-    if (backend.queue().space() == Space::device && exchanges_on_device(machine, communicator.size())) {
+    if (backend.on_device() && exchanges_on_device(machine, communicator.size())) {
         return make_nccl_collectives(communicator, backend.queue(), machine.gpu->index);
     }
     return make_host_collectives(communicator, backend.queue());

@@ -186,8 +186,7 @@ Identity Survey::identity() const {
             {"measures", names},
             {"layers", fmt::format("{}:{}", layers.begin, layers.end)},
             {"top-k", fmt::format("{}", settings.top_k)},
-            {"products",
-             backend->queue().space() == Space::device ? format.path + " on " + backend->device() : format.path}};
+            {"products", backend->on_device() ? format.path + " on " + backend->device() : format.path}};
 }
 
 Survey make_survey(const RunOptions& options, const Machine& machine) {
@@ -227,7 +226,7 @@ Plan make_plan(const Survey& survey, const std::set<Unit>& done, int ranks) {
     input.process_bytes = survey.machine.resident + writing_reserve;
     input.scratch_bytes =
         survey.backend->tile_dots_scratch(survey.format, input.layers, config.heads / config.kv_heads);
-    input.device = survey.backend->queue().space() == Space::device;
+    input.device = survey.backend->on_device();
     input.device_budget = survey.machine.device_budget;
     input.device_process_bytes = gpu_reserve();
     input.exchange_on_host = !exchanges_on_device(survey.machine, ranks);
