@@ -1,4 +1,4 @@
-#include "checkpoint/weight.hpp"
+#include "core/weight_family.hpp"
 
 #include <array>
 
