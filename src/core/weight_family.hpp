@@ -1,4 +1,5 @@
-// The weights of a decoder, by the names the result file gives them. Core, because a plan speaks of them and reads none.
+// The weights of a decoder, by the names the result file gives them. Core, because a plan speaks of them and reads
+// none.
 #pragma once
 
 #include <cstdint>
