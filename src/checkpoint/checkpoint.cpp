@@ -2,11 +2,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <bit>
-#include <cmath>
-#include <span>
-
 #include "checkpoint/hub_cache.hpp"
 #include "checkpoint/input_file.hpp"
 #include "checkpoint/json.hpp"
@@ -132,30 +127,14 @@ void check_tensor(const TensorInfo& tensor, const Expected& expected, const std:
     }
 }
 
-std::vector<float> floats_of(const TensorInfo& tensor, const std::filesystem::path& path, const std::string& what) {
-    if (tensor.dtype != DType::f32 && tensor.dtype != DType::bf16) {
-        fail(what, fmt::format("dtype {}, but scales have to be F32 or BF16", name_of(tensor.dtype)));
+void check_scales(const TensorInfo& scales, const std::string& what) {
+    if (scales.dtype != DType::f32 && scales.dtype != DType::bf16) {
+        fail(what, fmt::format("dtype {}, but scales have to be F32 or BF16", name_of(scales.dtype)));
     }
-    if (tensor.bytes > largest_scales) {
+    if (scales.bytes > largest_scales) {
         fail(what,
-             fmt::format("{} bytes of scales, more than {}; the checkpoint is damaged", tensor.bytes, largest_scales));
+             fmt::format("{} bytes of scales, more than {}; the checkpoint is damaged", scales.bytes, largest_scales));
     }
-    std::vector<std::byte> raw(static_cast<std::size_t>(tensor.bytes));
-    InputFile(path).read(tensor.offset, raw);
-    std::vector<float> values(raw.size() / static_cast<std::size_t>(size_of(tensor.dtype)));
-    const auto byte = [&](std::size_t i) { return std::to_integer<std::uint32_t>(raw[i]); };
-    for (std::size_t i = 0; i < values.size(); ++i) {
-        if (tensor.dtype == DType::bf16) {
-            values[i] = bf16_to_f32(static_cast<std::uint16_t>(byte(2 * i) | (byte(2 * i + 1) << 8)));
-        } else {
-            values[i] = std::bit_cast<float>(byte(4 * i) | (byte(4 * i + 1) << 8) | (byte(4 * i + 2) << 16) |
-                                             (byte(4 * i + 3) << 24));
-        }
-        if (std::isfinite(values[i]) && values[i] > 0.0F) continue;
-        fail(what,
-             fmt::format("scale {} is {}, but has to be positive and finite; the checkpoint is damaged", i, values[i]));
-    }
-    return values;
 }
 
 /// A config that promises more layers or experts than there are would cost memory before the first weight is missed.
@@ -298,11 +277,11 @@ Weight Checkpoint::weight(WeightFamily family, std::int64_t layer, std::int64_t 
     check_tensor(*tensor, expected_shape(config_, family, expert, place.rows.has_value()), what);
     weight.dtype = tensor->dtype;
     weight.source = FileSource{tensor->file, tensor->offset + weight.first_row * weight.row_bytes()};
-    if (is_f8(weight.dtype)) read_scales(*tensor, weight);
+    if (is_f8(weight.dtype)) weight.scales = scales_of(*tensor);
     return weight;
 }
 
-void Checkpoint::read_scales(const TensorInfo& tensor, Weight& weight) const {
+ScaleSource Checkpoint::scales_of(const TensorInfo& tensor) const {
     const TensorInfo* scales = catalogue_.find(tensor.name + std::string(scale_ending));
     if (scales == nullptr) {
         fail(files()[static_cast<std::size_t>(tensor.file)].string(),
@@ -311,28 +290,27 @@ void Checkpoint::read_scales(const TensorInfo& tensor, Weight& weight) const {
                          in_quotes(tensor.name), geom::name_of(tensor.dtype),
                          in_quotes(tensor.name + std::string(scale_ending))));
     }
-    const auto& path = files()[static_cast<std::size_t>(scales->file)];
-    const std::string what = fmt::format("{}: tensor {}", path.string(), in_quotes(scales->name));
+    const std::string what =
+        fmt::format("{}: tensor {}", files()[static_cast<std::size_t>(scales->file)].string(), in_quotes(scales->name));
     const std::int64_t rows = tensor.shape.size() > 1 ? tensor.shape.front() : 1, cols = tensor.shape.back();
-    if (scales->shape.empty() || scales->shape == std::vector<std::int64_t>{1}) {
-        weight.scale_rows = rows;
-        weight.scale_cols = cols;
-    } else {
-        weight.scale_rows = config_.scale_block_rows;
-        weight.scale_cols = config_.scale_block_cols;
-        if (weight.scale_rows == 0)
+    ScaleSource source{scales->name, {scales->file, scales->offset}, scales->dtype, 1, 1, rows, cols};
+    if (!scales->shape.empty() && scales->shape != std::vector<std::int64_t>{1}) {
+        source.block_rows = config_.scale_block_rows;
+        source.block_cols = config_.scale_block_cols;
+        if (source.block_rows == 0)
             fail(what, "block scales, but config.json has no quantization_config.weight_block_size");
-        const std::vector<std::int64_t> blocks = {ceil_div(rows, weight.scale_rows), ceil_div(cols, weight.scale_cols)};
-        if (scales->shape != blocks) {
+        source.rows = ceil_div(rows, source.block_rows);
+        source.cols = ceil_div(cols, source.block_cols);
+        if (scales->shape != std::vector{source.rows, source.cols}) {
             fail(what,
-                 fmt::format("shape [{}], but a [{}, {}] tensor in blocks of [{}, {}] has [{}] scales; the config "
+                 fmt::format("shape [{}], but a [{}, {}] tensor in blocks of [{}, {}] has [{}, {}] scales; the config "
                              "belongs to another model, or the download is damaged",
-                             fmt::join(scales->shape, ", "), rows, cols, weight.scale_rows, weight.scale_cols,
-                             fmt::join(blocks, ", ")));
+                             fmt::join(scales->shape, ", "), rows, cols, source.block_rows, source.block_cols,
+                             source.rows, source.cols));
         }
     }
-    weight.scale_stride = ceil_div(cols, weight.scale_cols);
-    weight.scales = floats_of(*scales, path, what);
+    check_scales(*scales, what);
+    return source;
 }
 
 }  // namespace geom

@@ -18,8 +18,7 @@ namespace geom {
 class Checkpoint {
 public:
     /// `model`: a folder, a hub id, or "synth:SHAPE[?...]". `revision`: hub ids only. `family`: overrides model_type
-    /// for weights-only measures; empty to believe config.json. Reads config.json and headers, no weights (but the
-    /// small scale tensors of f8 weights when they are looked up).
+    /// for weights-only measures; empty to believe config.json. Reads config.json and headers, no weights.
     /// Throws Error(input), or Error(usage) for a malformed synth: name.
     static Checkpoint open(const std::string& model, const std::string& revision, const std::string& family);
 
@@ -36,12 +35,12 @@ public:
     /// True when a model of this family and config has it (families.hpp, has_weight) and the checkpoint holds it.
     bool has(WeightFamily family, std::int64_t layer, std::int64_t expert = -1) const;
 
-    /// Looks a weight up and checks its shape and type against the config.
+    /// Looks a weight up and checks its shape and type, and those of its scales, against the config: by headers alone.
     /// Throws Error(input) naming the tensor, what was found and what was expected.
     Weight weight(WeightFamily family, std::int64_t layer, std::int64_t expert = -1) const;
 
 private:
-    void read_scales(const TensorInfo& tensor, Weight& weight) const;
+    ScaleSource scales_of(const TensorInfo& tensor) const;
 
     std::string name_, revision_, commit_;
     ModelConfig config_;

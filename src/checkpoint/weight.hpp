@@ -2,9 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <variant>
-#include <vector>
 
 #include "core/dtype.hpp"
 #include "core/range.hpp"
@@ -32,6 +32,21 @@ struct SyntheticSource {
     double constant = 0.0;
 };
 
+/// Where the scales of an f8 tensor are: a small row-major matrix of its own. Element (i, j) of the f8 tensor is
+/// multiplied by scale (i / block_rows, j / block_cols).
+struct ScaleSource {
+    std::string tensor;  ///< its name
+    FileSource at;
+    DType dtype = DType::f32;  ///< or bf16
+    std::int64_t rows = 0;     ///< of scales
+    std::int64_t cols = 0;
+    std::int64_t block_rows = 0;  ///< of the f8 tensor, to one scale
+    std::int64_t block_cols = 0;
+
+    std::int64_t row_bytes() const noexcept { return cols * size_of(dtype); }
+    std::int64_t bytes() const noexcept { return rows * row_bytes(); }
+};
+
 /// A row-major matrix as stored: a whole tensor, or some rows of a fused one.
 struct Weight {
     std::string tensor;         ///< name of the stored tensor, for messages
@@ -41,12 +56,7 @@ struct Weight {
     std::int64_t first_row =
         0;  ///< of this weight inside the stored tensor (fused tensors), for messages and f8 scales
     std::variant<FileSource, SyntheticSource> source;
-
-    /// f8 only: element (i, j) of the stored tensor is multiplied by scales[i / scale_rows, j / scale_cols].
-    std::vector<float> scales;
-    std::int64_t scale_rows = 0;
-    std::int64_t scale_cols = 0;
-    std::int64_t scale_stride = 0;  ///< columns of the scale matrix
+    std::optional<ScaleSource> scales;  ///< of f8, and of nothing else
 
     std::int64_t row_bytes() const noexcept { return cols * size_of(dtype); }
     std::int64_t bytes() const noexcept { return rows * row_bytes(); }

@@ -5,9 +5,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
+#include <cmath>
 #include <cstring>
+#include <string_view>
 
+#include "checkpoint/json.hpp"
 #include "checkpoint/synthetic.hpp"
 #include "core/crc32c.hpp"
 #include "core/error.hpp"
@@ -43,26 +47,29 @@ std::uint64_t mixed(std::uint64_t x) {
     return x ^ (x >> 31);
 }
 
-// Of the rows for which `fresh` is true.
-std::uint64_t digest_of(const Weight& weight, Range rows, const std::vector<bool>& fresh, const std::byte* stored) {
-    const std::uint64_t name = std::uint64_t{crc32c(0, weight.tensor.data(), weight.tensor.size())} << 32;
-    std::uint64_t sum = 0;
-    for (std::int64_t row = rows.begin; row < rows.end; ++row, stored += weight.row_bytes()) {
-        if (!fresh[static_cast<std::size_t>(row - rows.begin)]) continue;
-        const std::uint32_t crc = crc32c(0, stored, static_cast<std::size_t>(weight.row_bytes()));
-        sum += mixed(mixed(name + static_cast<std::uint64_t>(weight.first_row + row)) + crc);
-    }
-    return sum;
+std::uint64_t digest_key(const std::string& tensor) {
+    return std::uint64_t{crc32c(0, tensor.data(), tensor.size())} << 32;
 }
 
-void widen_f8(const Weight& weight, Range rows, const std::byte* stored, std::byte* out) {
+// What a row of a tensor adds to the digest.
+std::uint64_t digest_of_row(std::uint64_t key, std::int64_t row, std::uint32_t crc) {
+    return mixed(mixed(key + static_cast<std::uint64_t>(row)) + crc);
+}
+
+float scale_at(const std::byte* stored, DType dtype) {
+    const auto byte = [stored](int i) { return std::to_integer<std::uint32_t>(stored[i]); };
+    if (dtype == DType::bf16) return bf16_to_f32(static_cast<std::uint16_t>(byte(0) | (byte(1) << 8)));
+    return std::bit_cast<float>(byte(0) | (byte(1) << 8) | (byte(2) << 16) | (byte(3) << 24));
+}
+
+void widen_f8(const Weight& weight, Range rows, const float* scales, const std::byte* stored, std::byte* out) {
     const auto* from = reinterpret_cast<const std::uint8_t*>(stored);
     auto* to = reinterpret_cast<float*>(out);
     const bool e4m3 = weight.dtype == DType::f8_e4m3;
     for (std::int64_t row = rows.begin; row < rows.end; ++row) {
-        const float* scales = weight.scales.data() + (weight.first_row + row) / weight.scale_rows * weight.scale_stride;
+        const float* of_row = scales + (weight.first_row + row) / weight.scales->block_rows * weight.scales->cols;
         for (std::int64_t col = 0; col < weight.cols; ++col, ++from, ++to) {
-            *to = (e4m3 ? f8_e4m3_to_f32(*from) : f8_e5m2_to_f32(*from)) * scales[col / weight.scale_cols];
+            *to = (e4m3 ? f8_e4m3_to_f32(*from) : f8_e5m2_to_f32(*from)) * of_row[col / weight.scales->block_cols];
         }
     }
 }
@@ -98,32 +105,95 @@ Reader::~Reader() {
 }
 
 void Reader::read(std::span<const ReadJob> jobs) {
-    std::vector<Piece> pieces;
+    read_missing_scales(jobs);
+    std::vector<ReadJob> pieces;
     for (const ReadJob& job : jobs) {
         const Weight& weight = *job.weight;
         const std::int64_t rows = std::max<std::int64_t>(1, piece_bytes / weight.row_bytes());
         const std::int64_t out_row = weight.cols * size_of(memory_dtype(weight.dtype));
         for (std::int64_t row = job.rows.begin; row < job.rows.end; row += rows) {
-            pieces.push_back(
-                {&weight, {row, std::min(job.rows.end, row + rows)}, job.out + (row - job.rows.begin) * out_row});
+            pieces.push_back({&weight,
+                              {row, std::min(job.rows.end, row + rows)},
+                              job.out + (row - job.rows.begin) * out_row,
+                              job.repeated});
         }
     }
     workers_.for_each(static_cast<std::int64_t>(pieces.size()),
                       [&](std::int64_t i, int) { read_piece(pieces[static_cast<std::size_t>(i)]); });
 }
 
-void Reader::read_piece(const Piece& piece) {
+// Before any rows, so that threads only look at what is kept.
+void Reader::read_missing_scales(std::span<const ReadJob> jobs) {
+    std::map<std::string_view, const ScaleSource*> missing;
+    for (const ReadJob& job : jobs) {
+        if (!is_f8(job.weight->dtype)) continue;
+        if (!job.weight->scales)
+            throw Error(ExitCode::internal, fmt::format("tensor '{}' comes without its scales", job.weight->tensor));
+        const ScaleSource& source = *job.weight->scales;
+        if (!scales_.contains(source.tensor)) missing.emplace(source.tensor, &source);
+    }
+    if (missing.empty()) return;
+    std::vector<const ScaleSource*> sources;
+    for (const auto& [tensor, source] : missing) sources.push_back(source);
+    std::vector<Scales> read(sources.size());
+    workers_.for_each(std::ssize(sources), [&](std::int64_t i, int) {
+        read[static_cast<std::size_t>(i)] = read_scales(*sources[static_cast<std::size_t>(i)]);
+    });
+    for (std::size_t i = 0; i < sources.size(); ++i) scales_.emplace(sources[i]->tensor, std::move(read[i]));
+}
+
+Reader::Scales Reader::read_scales(const ScaleSource& source) {
+    std::vector<std::byte> stored(static_cast<std::size_t>(source.bytes()));
+    read_bytes(source.at, source.tensor, stored);
+    Scales scales;
+    scales.values.reserve(static_cast<std::size_t>(source.rows * source.cols));
+    for (std::int64_t i = 0; i < source.rows * source.cols; ++i) {
+        const float scale = scale_at(stored.data() + i * size_of(source.dtype), source.dtype);
+        if (!std::isfinite(scale) || scale <= 0.0F) {
+            throw Error(ExitCode::input,
+                        fmt::format("{}: tensor {}: scale {} is {}, but has to be positive and finite; the checkpoint "
+                                    "is damaged",
+                                    files_[static_cast<std::size_t>(source.at.file)].string(), in_quotes(source.tensor),
+                                    i, scale));
+        }
+        scales.values.push_back(scale);
+    }
+    for (std::int64_t row = 0; row < source.rows; ++row) {
+        const std::byte* of_row = stored.data() + row * source.row_bytes();
+        scales.row_crcs.push_back(crc32c(0, of_row, static_cast<std::size_t>(source.row_bytes())));
+    }
+    bytes_read_ += source.bytes();
+    return scales;
+}
+
+void Reader::read_piece(const ReadJob& piece) {
     const Weight& weight = *piece.weight;
     const std::int64_t bytes = piece.rows.size() * weight.row_bytes();
     std::vector<std::byte> narrow(is_f8(weight.dtype) ? static_cast<std::size_t>(bytes) : 0);
     std::byte* stored = narrow.empty() ? piece.out : narrow.data();
-    read_bytes(weight, piece.rows, stored);
+    read_weight(weight, piece.rows, stored);
     check_finite(weight, piece.rows, weight.dtype, stored);
     bytes_read_ += bytes;
-    digest_ += digest_of(weight, piece.rows, mark_read(weight, piece.rows), stored);
+    if (!piece.repeated) digest_ += digest_of(weight, piece.rows, stored);
     if (narrow.empty()) return;
-    widen_f8(weight, piece.rows, stored, piece.out);
-    check_finite(weight, piece.rows, DType::f32, piece.out);  // a scale may be too large, or none
+    widen_f8(weight, piece.rows, scales_of(weight).values.data(), stored, piece.out);
+    check_finite(weight, piece.rows, DType::f32, piece.out);  // a scale may be too large
+}
+
+std::uint64_t Reader::digest_of(const Weight& weight, Range rows, const std::byte* stored) {
+    const std::vector<bool> fresh = mark_read(weight, rows);
+    const std::uint64_t key = digest_key(weight.tensor);
+    std::uint64_t sum = 0;
+    for (std::int64_t row = rows.begin; row < rows.end; ++row, stored += weight.row_bytes()) {
+        if (!fresh[static_cast<std::size_t>(row - rows.begin)]) continue;
+        const std::int64_t of_tensor = weight.first_row + row;
+        sum += digest_of_row(key, of_tensor, crc32c(0, stored, static_cast<std::size_t>(weight.row_bytes())));
+        if (!weight.scales || of_tensor % weight.scales->block_rows != 0) continue;
+        const std::int64_t of_scales = of_tensor / weight.scales->block_rows;
+        sum += digest_of_row(digest_key(weight.scales->tensor), of_scales,
+                             scales_of(weight).row_crcs[static_cast<std::size_t>(of_scales)]);
+    }
+    return sum;
 }
 
 void Reader::check_finite(const Weight& weight, Range rows, DType dtype, const std::byte* data) const {
@@ -153,27 +223,30 @@ std::vector<bool> Reader::mark_read(const Weight& weight, Range rows) {
     return fresh;
 }
 
-void Reader::read_bytes(const Weight& weight, Range rows, std::byte* out) {
+void Reader::read_weight(const Weight& weight, Range rows, std::byte* out) {
     if (const auto* source = std::get_if<SyntheticSource>(&weight.source)) {
         generate(*source, weight.dtype, rows.begin * weight.cols, rows.end * weight.cols, out);
         return;
     }
-    const FileSource& source = std::get<FileSource>(weight.source);
-    const int descriptor = open_file(source.file);
-    std::int64_t at = source.offset + rows.begin * weight.row_bytes(), left = rows.size() * weight.row_bytes();
-    while (left > 0) {
-        const ::ssize_t got = ::pread(descriptor, out, static_cast<std::size_t>(left), at);
+    FileSource at = std::get<FileSource>(weight.source);
+    at.offset += rows.begin * weight.row_bytes();
+    read_bytes(at, weight.tensor, {out, static_cast<std::size_t>(rows.size() * weight.row_bytes())});
+}
+
+void Reader::read_bytes(FileSource at, const std::string& tensor, std::span<std::byte> out) {
+    const int descriptor = open_file(at.file);
+    while (!out.empty()) {
+        const ::ssize_t got = ::pread(descriptor, out.data(), out.size(), at.offset);
         if (got < 0 && errno == EINTR) continue;
         if (got <= 0) {
             throw Error(ExitCode::input,
                         fmt::format("{}: tensor '{}': {} bytes at offset {} could not be read: {}",
-                                    files_[static_cast<std::size_t>(source.file)].string(), weight.tensor, left, at,
+                                    files_[static_cast<std::size_t>(at.file)].string(), tensor, out.size(), at.offset,
                                     got == 0 ? "the file ends before them; it was cut or changed while it was read"
                                              : std::strerror(errno)));
         }
-        at += got;
-        left -= got;
-        out += got;
+        at.offset += got;
+        out = out.subspan(static_cast<std::size_t>(got));
     }
 }
 

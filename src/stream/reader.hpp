@@ -1,5 +1,6 @@
 // Weights from storage (or the generator) into host memory: read once, in large pieces, several at a time, and looked
-// at once: every element is checked to be finite and every byte enters the digest.
+// at once: every element is checked to be finite and every byte enters the digest. The scales of f8 tensors are read
+// with the first rows of theirs, and kept.
 #pragma once
 
 #include <algorithm>
@@ -24,6 +25,7 @@ struct ReadJob {
     const Weight* weight = nullptr;
     Range rows;
     std::byte* out = nullptr;
+    bool repeated = false;  ///< another reader reads them as well, and counts them in its digest
 };
 
 class Reader {
@@ -43,25 +45,31 @@ public:
         return files.empty() ? threads : std::max(threads, 4);
     }
 
-    /// Fills every job. Throws Error(input) when a file is shorter than its header promised or cannot be read,
-    /// Error(numerics) for a NaN or an infinity, both with file, tensor and place.
+    /// Fills every job; for one caller at a time. Throws Error(input) when a file is shorter than its header promised
+    /// or cannot be read, or a scale is not positive and finite, Error(numerics) for a NaN or an infinity, all with
+    /// file, tensor and place.
     void read(std::span<const ReadJob> jobs);
 
-    std::int64_t bytes_read() const noexcept { return bytes_read_; }
+    std::int64_t bytes_read() const noexcept { return bytes_read_; }  ///< of weights and scales
 
     /// A sum, modulo 2^64, of one number for each row read, made of the tensor's name, the row and its CRC32C; a row
-    /// that is read again, in a later pass, counts once. Ranks add theirs up (a row has one reader); the sum does not
-    /// depend on who read what, when, or in which pieces.
+    /// that is read again, in a later pass, counts once. A row of scales counts with the first of the rows that it is
+    /// for. Ranks add theirs up (a row has one reader, but for those it reads as `repeated`); the sum does not depend
+    /// on who read what, when, or in which pieces.
     std::uint64_t digest() const noexcept { return digest_; }
 
 private:
-    struct Piece {
-        const Weight* weight = nullptr;
-        Range rows;
-        std::byte* out = nullptr;
+    struct Scales {
+        std::vector<float> values;
+        std::vector<std::uint32_t> row_crcs;  // of their stored bytes
     };
-    void read_piece(const Piece& piece);
-    void read_bytes(const Weight& weight, Range rows, std::byte* out);
+    void read_missing_scales(std::span<const ReadJob> jobs);
+    Scales read_scales(const ScaleSource& source);
+    const Scales& scales_of(const Weight& weight) const { return scales_.at(weight.scales->tensor); }
+    void read_piece(const ReadJob& piece);
+    void read_weight(const Weight& weight, Range rows, std::byte* out);
+    void read_bytes(FileSource at, const std::string& tensor, std::span<std::byte> out);
+    std::uint64_t digest_of(const Weight& weight, Range rows, const std::byte* stored);
     void check_finite(const Weight& weight, Range rows, DType dtype, const std::byte* data) const;
     /// Which of the rows are read for the first time; from now on none is.
     std::vector<bool> mark_read(const Weight& weight, Range rows);
@@ -72,6 +80,7 @@ private:
     std::mutex open_mutex_;
     std::mutex seen_mutex_;
     std::map<std::string, std::vector<bool>> seen_;  // tensor -> rows that are in the digest
+    std::map<std::string, Scales> scales_;           // by the names of their own tensors
     std::atomic<std::int64_t> bytes_read_{0};
     std::atomic<std::uint64_t> digest_{0};
     Workers workers_;

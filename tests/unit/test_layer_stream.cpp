@@ -220,7 +220,7 @@ TEST(LayerStream, widens_f8_to_f32_and_plans_the_memory_for_it) {
             ASSERT_EQ(value, 1.5F * static_cast<float>(layer + 1));
         }
     }
-    EXPECT_EQ(reader.bytes_read(), 5 * 48 * 48);
+    EXPECT_EQ(reader.bytes_read(), 5 * (48 * 48 + 4)) << "scales are read as well";
 }
 
 /// A shard that nobody has begun to write: whoever opens it waits until open_writer().

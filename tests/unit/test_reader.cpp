@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstring>
 #include <filesystem>
 #include <limits>
@@ -60,11 +61,18 @@ public:
         write();
     }
 
-    void set_scales(std::int64_t block_rows, std::int64_t block_cols, std::vector<float> scales) {
-        weight_.scale_rows = block_rows;
-        weight_.scale_cols = block_cols;
-        weight_.scale_stride = (weight_.cols + block_cols - 1) / block_cols;
-        weight_.scales = std::move(scales);
+    /// Scales of blocks, behind the matrix in the file. Of a whole tensor.
+    void set_scales(std::int64_t block_rows, std::int64_t block_cols, const std::vector<float>& scales) {
+        set_stored_scales(DType::f32, block_rows, block_cols,
+                          {reinterpret_cast<const char*>(scales.data()), 4 * scales.size()});
+    }
+    void set_stored_scales(DType dtype, std::int64_t block_rows, std::int64_t block_cols, const std::string& scales) {
+        const std::int64_t rows = (weight_.rows + block_rows - 1) / block_rows,
+                           cols = (weight_.cols + block_cols - 1) / block_cols;
+        weight_.scales = {
+            weight_.tensor + "_scale_inv", {0, before + std::ssize(data_)}, dtype, rows, cols, block_rows, block_cols};
+        scales_ = scales;
+        write();
     }
     /// The weight becomes rows [first, first + rows) of the tensor, as part of a fused one.
     void take_rows(std::int64_t first, std::int64_t rows) {
@@ -88,19 +96,19 @@ public:
     Reader reader(int threads = 2) const { return Reader({path()}, threads); }
 
     /// Rows of the weight as the reader leaves them in memory.
-    std::string read(Reader& reader, Range rows) const {
+    std::string read(Reader& reader, Range rows, bool repeated = false) const {
         std::string out(static_cast<std::size_t>(rows.size() * weight_.cols * size_of(memory_dtype(weight_.dtype))),
                         '\x55');
-        const std::vector<ReadJob> jobs = {{&weight_, rows, reinterpret_cast<std::byte*>(out.data())}};
+        const std::vector<ReadJob> jobs = {{&weight_, rows, reinterpret_cast<std::byte*>(out.data()), repeated}};
         reader.read(jobs);
         return out;
     }
 
 private:
-    void write() const { test::write_file(path(), std::string(before, '\x7f') + data_); }
+    void write() const { test::write_file(path(), std::string(before, '\x7f') + data_ + scales_); }
 
     TemporaryFolder folder_;
-    std::string data_;
+    std::string data_, scales_;
     Weight weight_;
 };
 
@@ -237,13 +245,105 @@ TEST(Reader, widens_f8_by_the_scale_of_its_block) {
 }
 
 TEST(Reader, locates_a_scale_that_makes_no_number) {
-    for (const float scale : {3e38F, std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {
-        OneMatrix matrix(DType::f8_e4m3, 8, 8);
-        for (std::int64_t i = 0; i < 64; ++i) matrix.put(i / 8, i % 8, "\x40");  // 2.0
-        matrix.set_scales(4, 4, {1.0F, 1.0F, 1.0F, scale});
+    OneMatrix matrix(DType::f8_e4m3, 8, 8);
+    for (std::int64_t i = 0; i < 64; ++i) matrix.put(i / 8, i % 8, "\x40");  // 2.0
+    matrix.set_scales(4, 4, {1.0F, 1.0F, 1.0F, 3e38F});
+    Reader reader = matrix.reader();
+    const std::string message = error_of([&] { matrix.read(reader, {0, 8}); }, ExitCode::numerics);
+    EXPECT_TRUE(says(message, matrix.weight().tensor, "row 4, column 4", "scale"));
+}
+
+TEST(Reader, refuses_scales_that_are_not_positive_and_finite) {
+    constexpr float infinity = std::numeric_limits<float>::infinity();
+    for (const float wrong : {0.0F, -0.0F, -1.0F, infinity, -infinity, std::numeric_limits<float>::quiet_NaN()}) {
+        OneMatrix matrix(DType::f8_e5m2, 8, 8);
+        matrix.set_scales(4, 4, {1.0F, 2.0F, wrong, 4.0F});
         Reader reader = matrix.reader();
-        const std::string message = error_of([&] { matrix.read(reader, {0, 8}); }, ExitCode::numerics);
-        EXPECT_TRUE(says(message, matrix.weight().tensor, "row 4, column 4", "scale"));
+        for (int again = 0; again < 2; ++again) {
+            const std::string message = error_of([&] { matrix.read(reader, {0, 1}); });
+            EXPECT_TRUE(says(message, matrix.path().string(), matrix.weight().scales->tensor, "scale 2 is",
+                             "positive and finite"));
+        }
+    }
+}
+
+TEST(Reader, names_the_scales_that_a_file_ends_before) {
+    OneMatrix matrix(DType::f8_e4m3, 8, 8);
+    matrix.cut_file(64 + 3);
+    Reader reader = matrix.reader();
+    EXPECT_TRUE(says(error_of([&] {
+                         matrix.read(reader, {0, 8});
+                     }),
+                     matrix.path().string(), matrix.weight().scales->tensor, "ends"));
+}
+
+TEST(Reader, takes_scales_of_bf16_for_what_they_are) {
+    OneMatrix matrix(DType::f8_e4m3, 4, 6), in_f32(DType::f8_e4m3, 4, 6);
+    matrix.set_stored_scales(DType::bf16, 2, 3, {"\x80\x3f\x00\x40\x40\x40\x80\x3e", 8});
+    in_f32.set_scales(2, 3, {1.0F, 2.0F, 3.0F, 0.25F});
+    Reader reader = matrix.reader(), f32_reader = in_f32.reader();
+    EXPECT_EQ(matrix.read(reader, {0, 4}), in_f32.read(f32_reader, {0, 4}));
+    EXPECT_NE(reader.digest(), f32_reader.digest()) << "their bytes are others";
+}
+
+TEST(Reader, reads_scales_once) {
+    OneMatrix matrix(DType::f8_e4m3, 22, 50);
+    matrix.set_scales(4, 20, std::vector<float>(18, 0.5F));
+    Reader reader = matrix.reader();
+    EXPECT_EQ(reader.bytes_read(), 0);
+    for (const Range rows : {Range{0, 3}, Range{3, 22}, Range{0, 22}}) matrix.read(reader, rows);
+    EXPECT_EQ(reader.bytes_read(), 44 * 50 + 4 * 18);
+}
+
+TEST(Reader, reads_the_scales_of_a_fused_tensor_once_for_all_its_parts) {
+    OneMatrix matrix(DType::f8_e4m3, 22, 50);
+    matrix.set_scales(4, 20, std::vector<float>(18, 0.5F));
+    Weight low = matrix.weight(), high = matrix.weight();
+    low.rows = 9;
+    high.rows = high.rows - 9;
+    high.first_row = 9;
+    std::get<FileSource>(high.source).offset += 9 * high.row_bytes();
+    std::vector<std::byte> out(22 * 50 * 4);
+    Reader reader = matrix.reader(), whole = matrix.reader();
+    const std::vector<ReadJob> jobs = {{&low, {0, 9}, out.data()}, {&high, {0, 13}, out.data() + 9 * 50 * 4}};
+    reader.read(jobs);
+    EXPECT_EQ(reader.bytes_read(), 22 * 50 + 4 * 18);
+    const std::string expected = matrix.read(whole, {0, 22});
+    EXPECT_EQ(std::memcmp(out.data(), expected.data(), expected.size()), 0);
+    EXPECT_EQ(reader.digest(), whole.digest());
+}
+
+TEST(Reader, digest_tells_other_scales_apart) {
+    OneMatrix matrix(DType::f8_e4m3, 22, 50);
+    const auto digest_with = [&](std::size_t changed, float scale) {
+        std::vector<float> scales(18, 0.5F);
+        scales[changed] = scale;
+        matrix.set_scales(4, 20, scales);
+        Reader reader = matrix.reader();
+        matrix.read(reader, {0, 22});
+        return reader.digest();
+    };
+    const std::uint64_t original = digest_with(0, 0.5F);
+    for (std::size_t changed = 0; changed < 18; ++changed) EXPECT_NE(digest_with(changed, 0.50001F), original);
+    EXPECT_EQ(digest_with(17, 0.5F), original);
+}
+
+TEST(Reader, digest_counts_scales_once_whoever_reads_which_rows) {
+    OneMatrix matrix(DType::f8_e5m2, 22, 50);
+    std::vector<float> scales;
+    for (int i = 0; i < 18; ++i) scales.push_back(0.1F * static_cast<float>(i + 1));
+    matrix.set_scales(4, 20, scales);
+    Reader whole = matrix.reader();
+    matrix.read(whole, {0, 22});
+    for (std::int64_t rows = 1; rows < 22; ++rows) {
+        Reader split = matrix.reader(), low = matrix.reader(), high = matrix.reader();
+        for (std::int64_t end = 22; end > 0; end -= rows)
+            matrix.read(split, {std::max<std::int64_t>(0, end - rows), end});
+        EXPECT_EQ(split.digest(), whole.digest()) << rows << " rows at a time, backwards";
+        matrix.read(low, {0, rows});
+        matrix.read(high, {rows, 22});
+        matrix.read(high, {rows, 22});
+        EXPECT_EQ(low.digest() + high.digest(), whole.digest()) << "two ranks, divided at row " << rows;
     }
 }
 
@@ -278,6 +378,20 @@ TEST(Reader, digest_counts_a_row_that_is_read_again_once) {
     EXPECT_EQ(twice.digest(), once.digest());
     EXPECT_EQ(twice.bytes_read(), 71 * matrix.weight().row_bytes())
         << "but bytes are counted as often as they are read";
+}
+
+TEST_P(ReaderOf, counts_rows_that_another_reader_has_once) {
+    const OneMatrix matrix(GetParam(), 12, 10);
+    Reader whole = matrix.reader(), low = matrix.reader(), high = matrix.reader();
+    matrix.read(whole, {0, 12});
+    matrix.read(low, {0, 6});
+    EXPECT_EQ(matrix.read(low, {6, 9}, true), matrix.read(high, {6, 9}));
+    matrix.read(high, {9, 12});
+    EXPECT_EQ(low.digest() + high.digest(), whole.digest());
+    matrix.read(low, {6, 12});  // first as another's, then as its own
+    EXPECT_EQ(low.digest(), whole.digest());
+    matrix.read(low, {0, 12}, true);
+    EXPECT_EQ(low.digest(), whole.digest());
 }
 
 TEST(Reader, digest_tells_other_weights_apart) {
