@@ -122,6 +122,7 @@ WeightPlace place_of(const ModelFamily& family, const ModelConfig& config, Weigh
 
 bool has_weight(const ModelFamily& family, const ModelConfig& config, WeightFamily weight, std::int64_t layer,
                 std::int64_t expert) {
+    if (expert >= 0 && !is_mlp(weight)) return false;
     if (weight == WeightFamily::embed_tokens || weight == WeightFamily::final_norm) return true;
     if (weight == WeightFamily::lm_head) return !config.tied_head;
     if (layer < 0 || layer >= config.layers) return false;

@@ -42,7 +42,7 @@ WeightPlace place_of(const ModelFamily& family, const ModelConfig& config, Weigh
                      std::int64_t expert = -1);
 
 /// True when a model of this family and config has that weight. False outside of its layers and experts, for lm_head
-/// when it is tied, for the dense MLP of a layer that has experts.
+/// when it is tied, for the dense MLP of a layer that has experts, for anything but an MLP of an expert.
 bool has_weight(const ModelFamily& family, const ModelConfig& config, WeightFamily weight, std::int64_t layer,
                 std::int64_t expert = -1);
 

@@ -1,7 +1,11 @@
 #include "stream/layer_stream.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <chrono>
+
+#include "core/error.hpp"
 
 namespace geom {
 
@@ -11,8 +15,22 @@ constexpr std::int64_t alignment = 64;
 
 std::int64_t aligned(std::int64_t bytes) { return (bytes + alignment - 1) / alignment * alignment; }
 
-std::vector<Range> wanted_rows(const WeightRequest& request, const Weight& weight) {
-    return request.rows.empty() ? std::vector<Range>{{0, weight.rows}} : request.rows;
+Weight wanted_weight(const Checkpoint& checkpoint, const LayerRequest& request, const WeightRequest& wanted) {
+    return checkpoint.weight(wanted.family, request.layer, wanted.expert);
+}
+
+std::vector<Range> wanted_rows(const WeightRequest& wanted, const Weight& weight) {
+    if (wanted.rows.empty()) return {{0, weight.rows}};
+    std::int64_t end = 0;
+    for (const Range rows : wanted.rows) {
+        if (rows.begin < end || rows.empty() || rows.end > weight.rows) {
+            throw Error(ExitCode::internal,
+                        fmt::format("rows {} to {} of tensor '{}' are asked for after row {}, and it has {}",
+                                    rows.begin, rows.end, weight.tensor, end, weight.rows));
+        }
+        end = rows.end;
+    }
+    return wanted.rows;
 }
 
 std::int64_t memory_bytes(const Weight& weight, Range rows) {
@@ -43,7 +61,7 @@ LayerStream::~LayerStream() {
 std::int64_t LayerStream::buffer_bytes(const Checkpoint& checkpoint, const LayerRequest& request) {
     std::int64_t bytes = 0;
     for (const WeightRequest& wanted : request.weights) {
-        const Weight weight = checkpoint.weight(wanted.family, request.layer);
+        const Weight weight = wanted_weight(checkpoint, request, wanted);
         for (const Range rows : wanted_rows(wanted, weight)) bytes += aligned(memory_bytes(weight, rows));
     }
     return bytes;
@@ -98,19 +116,18 @@ void LayerStream::fill(Slot& slot, const LayerRequest& request) {
     slot.weights.layer_ = request.layer;
     slot.sources.clear();
     for (const WeightRequest& wanted : request.weights) {
-        slot.sources.push_back(checkpoint_.weight(wanted.family, request.layer));
+        slot.sources.push_back(wanted_weight(checkpoint_, request, wanted));
     }
     std::vector<ReadJob> jobs;
     std::int64_t at = 0;  // in the buffer
     slot.buffer->wait_sent();
     for (std::size_t w = 0; w < request.weights.size(); ++w) {
         const Weight& weight = slot.sources[w];
-        const WeightFamily family = request.weights[w].family;
-        slot.weights.whole_rows_[static_cast<std::size_t>(family)] = weight.rows;
-        for (const Range rows : wanted_rows(request.weights[w], weight)) {
-            jobs.push_back({&weight, rows, slot.buffer->host() + at});
-            slot.weights.parts_.push_back(
-                {family, memory_dtype(weight.dtype), rows, weight.cols, slot.buffer->data() + at});
+        const WeightRequest& wanted = request.weights[w];
+        for (const Range rows : wanted_rows(wanted, weight)) {
+            jobs.push_back({&weight, rows, slot.buffer->host() + at, request.repeated});
+            slot.weights.parts_.push_back({wanted.family, wanted.expert, memory_dtype(weight.dtype), rows, weight.rows,
+                                           weight.cols, slot.buffer->data() + at});
             at += aligned(memory_bytes(weight, rows));
         }
     }

@@ -10,15 +10,22 @@
 
 namespace geom {
 
-/// Which rows of a weight are wanted; no ranges: all of them.
+/// Which rows of a weight are wanted.
 struct WeightRequest {
     WeightFamily family = WeightFamily::q_proj;
-    std::vector<Range> rows;  ///< rising, disjoint
+    std::vector<Range> rows;   ///< rising, disjoint; none: all
+    std::int64_t expert = -1;  ///< of a mixture; -1: the layer's own
+
+    friend bool operator==(const WeightRequest&, const WeightRequest&) = default;
 };
 
 struct LayerRequest {
-    std::int64_t layer = 0;
+    std::int64_t layer = -1;  ///< -1: what belongs to no layer (embed_tokens, lm_head, final_norm)
     std::vector<WeightRequest> weights;
+    std::int32_t checkpoint = 0;  ///< which of the stream's checkpoints
+    bool repeated = false;        ///< read by somebody else as well (a halo): not counted in the digest
+
+    friend bool operator==(const LayerRequest&, const LayerRequest&) = default;
 };
 
 /// The type a stored type has in memory: f8 becomes f32, all others stay.
@@ -26,28 +33,34 @@ DType memory_dtype(DType stored) noexcept;
 
 class LayerWeights {
 public:
-    std::int64_t layer() const noexcept { return layer_; }
-    bool has(WeightFamily family) const noexcept;
+    std::int64_t layer() const noexcept { return layer_; }  ///< -1: of no layer
+
+    /// Whether any of its rows were asked for.
+    bool has(WeightFamily family, std::int64_t expert = -1) const noexcept;
 
     /// The whole matrix. Throws Error(internal) when only some of its rows were asked for, or none.
-    MatrixRef matrix(WeightFamily family) const;
+    MatrixRef matrix(WeightFamily family, std::int64_t expert = -1) const;
 
-    /// Rows [rows.begin, rows.end) of the whole matrix. Throws Error(internal) when they were not asked for.
-    MatrixRef rows(WeightFamily family, Range rows) const;
+    /// Rows [rows.begin, rows.end) of the whole matrix. Throws Error(internal) when they were not asked for, or not as
+    /// one range.
+    MatrixRef rows(WeightFamily family, Range rows, std::int64_t expert = -1) const;
 
 private:
     friend class LayerStream;
 
     struct Part {
         WeightFamily family = WeightFamily::q_proj;
+        std::int64_t expert = -1;
         DType dtype = DType::bf16;  // in memory
         Range rows;                 // of the whole matrix
+        std::int64_t whole_rows = 0;
         std::int64_t cols = 0;
         const std::byte* data = nullptr;
     };
+    const Part* first_part(WeightFamily family, std::int64_t expert) const noexcept;
+
     std::int64_t layer_ = -1;
     std::vector<Part> parts_;
-    std::vector<std::int64_t> whole_rows_ = std::vector<std::int64_t>(weight_family_count, -1);
 };
 
 }  // namespace geom

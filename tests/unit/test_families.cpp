@@ -195,6 +195,8 @@ TEST(Families, a_model_has_what_its_family_and_config_say) {
     EXPECT_TRUE(has("qwen3_moe", Family::router, 0));
     EXPECT_TRUE(has("qwen3_moe", Family::gate_proj, 0, 2));
     EXPECT_FALSE(has("qwen3_moe", Family::gate_proj, 0, 3));
+    EXPECT_FALSE(has("qwen3_moe", Family::q_proj, 0, 2)) << "an expert has its MLP and nothing else";
+    EXPECT_FALSE(has("qwen3_moe", Family::embed_tokens, -1, 2));
     EXPECT_FALSE(has("qwen3_moe", Family::gate_proj, 0));
     EXPECT_FALSE(has("qwen3_moe", Family::router, 1)) << "mlp_only_layers";
     EXPECT_TRUE(has("qwen3_moe", Family::gate_proj, 1));

@@ -54,17 +54,21 @@ std::string bytes_of(const MatrixRef& matrix) {
             static_cast<std::size_t>(matrix.rows * matrix.cols * size_of(matrix.dtype))};
 }
 
-// Every matrix of a layer of a checkpoint in files is there as stored.
+// A matrix of a checkpoint in files is there as stored.
+void expect_as_stored(const Checkpoint& checkpoint, const LayerWeights& weights, Family family,
+                      std::int64_t expert = -1) {
+    const Weight weight = checkpoint.weight(family, weights.layer(), expert);
+    ASSERT_TRUE(weights.has(family, expert)) << weight.tensor;
+    const MatrixRef matrix = weights.matrix(family, expert);
+    EXPECT_EQ(matrix.rows, weight.rows);
+    EXPECT_EQ(matrix.cols, weight.cols);
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(matrix.data) % 64, 0U) << weight.tensor;
+    EXPECT_EQ(bytes_of(matrix), test::stored_bytes(checkpoint, weight)) << weight.tensor;
+}
+
+// Every matrix of a layer.
 void expect_whole(const Checkpoint& checkpoint, const LayerWeights& weights) {
-    for (const Family family : dense) {
-        const Weight weight = checkpoint.weight(family, weights.layer());
-        ASSERT_TRUE(weights.has(family));
-        const MatrixRef matrix = weights.matrix(family);
-        EXPECT_EQ(matrix.rows, weight.rows);
-        EXPECT_EQ(matrix.cols, weight.cols);
-        EXPECT_EQ(reinterpret_cast<std::uintptr_t>(matrix.data) % 64, 0U) << name_of(family);
-        EXPECT_EQ(bytes_of(matrix), test::stored_bytes(checkpoint, weight)) << name_of(family);
-    }
+    for (const Family family : dense) expect_as_stored(checkpoint, weights, family);
 }
 
 // Whether `reader` comes to `bytes` within ten seconds.
@@ -113,6 +117,121 @@ TEST(LayerStream, brings_the_rows_that_were_asked_for) {
     error_of([&] { weights->matrix(Family::q_proj); }, ExitCode::internal);
     error_of([&] { weights->matrix(Family::v_proj); }, ExitCode::internal);
     EXPECT_EQ(reader.bytes_read(), (32 + 16 + 16) * q.row_bytes());
+}
+
+TEST(LayerStream, brings_every_expert_of_a_mixture_by_its_number) {
+    const Checkpoint checkpoint = opened((golden / "qwen3moe-tiny").string());
+    constexpr Family of_expert[] = {Family::gate_proj, Family::up_proj, Family::down_proj};
+    std::vector<LayerRequest> requests;
+    for (std::int64_t layer = 0; layer < checkpoint.config().layers; ++layer) {
+        requests.push_back({layer, {{Family::q_proj, {}}, {Family::router, {}}}});
+        for (std::int64_t expert = 0; expert < checkpoint.config().moe.experts; ++expert) {
+            for (const Family family : of_expert) requests.back().weights.push_back({family, {}, expert});
+        }
+    }
+    requests.push_back({1, {{Family::down_proj, {{8, 24}}, 3}}});
+    Reader reader(checkpoint.files(), 2);
+    EXPECT_EQ(LayerStream::buffer_bytes(checkpoint, requests[0]), (64 + 4 + 4 * 3 * 32) * 48 * 2);
+    LayerStream stream(checkpoint, reader, *backend, requests, {});
+    for (std::int64_t layer = 0; layer < checkpoint.config().layers; ++layer) {
+        const LayerWeights& weights = *stream.next();
+        expect_as_stored(checkpoint, weights, Family::q_proj);
+        expect_as_stored(checkpoint, weights, Family::router);
+        for (std::int64_t expert = 0; expert < checkpoint.config().moe.experts; ++expert) {
+            for (const Family family : of_expert) expect_as_stored(checkpoint, weights, family, expert);
+        }
+        EXPECT_FALSE(weights.has(Family::gate_proj)) << "the layer has no MLP of its own";
+        EXPECT_FALSE(weights.has(Family::gate_proj, 4));
+        EXPECT_FALSE(weights.has(Family::q_proj, 0));
+        EXPECT_TRUE(says(error_of([&] { weights.matrix(Family::up_proj, 4); }, ExitCode::internal), "up_proj",
+                         "expert 4", fmt::format("layer {}", layer)));
+    }
+    const LayerWeights& rows = *stream.next();
+    const std::string stored = test::stored_bytes(checkpoint, checkpoint.weight(Family::down_proj, 1, 3));
+    EXPECT_EQ(bytes_of(rows.rows(Family::down_proj, {10, 20}, 3)), stored.substr(10 * 64, 10 * 64));
+    EXPECT_FALSE(rows.has(Family::down_proj, 2));
+}
+
+TEST(LayerStream, brings_weights_of_no_layer_in_strips_too) {
+    const Checkpoint checkpoint = opened((golden / "qwen3moe-tiny").string());
+    Reader reader(checkpoint.files(), 2);
+    std::vector<LayerRequest> requests = {
+        {-1, {{Family::embed_tokens, {}}, {Family::lm_head, {}}, {Family::final_norm, {}}}}};
+    constexpr std::int64_t strip = 300;  // 1024 rows: the last is shorter
+    for (std::int64_t row = 0; row < 1024; row += strip)
+        requests.push_back({-1, {{Family::lm_head, {{row, std::min<std::int64_t>(row + strip, 1024)}}}}});
+    LayerStream stream(checkpoint, reader, *backend, requests, {});
+    const LayerWeights& whole = *stream.next();
+    EXPECT_EQ(whole.layer(), -1);
+    for (const Family family : {Family::embed_tokens, Family::lm_head, Family::final_norm})
+        expect_as_stored(checkpoint, whole, family);
+    const std::string stored = test::stored_bytes(checkpoint, checkpoint.weight(Family::lm_head, -1));
+    std::string strips;
+    for (std::size_t i = 1; i < requests.size(); ++i) {
+        const LayerWeights& weights = *stream.next();
+        EXPECT_FALSE(weights.has(Family::embed_tokens));
+        strips += bytes_of(weights.rows(Family::lm_head, requests[i].weights[0].rows[0]));
+        EXPECT_EQ(error_of([&] { weights.matrix(Family::lm_head); }, ExitCode::internal),
+                  "rows 0 to 1024 of lm_head are not in memory");
+    }
+    EXPECT_EQ(strips, stored);
+}
+
+TEST(LayerStream, brings_weights_of_no_layer_of_a_synthetic_model) {
+    const Checkpoint checkpoint = opened("synth:tiny");
+    EXPECT_FALSE(checkpoint.has(Family::lm_head, -1)) << "tied";
+    Reader reader(checkpoint.files(), 2);
+    LayerStream stream(checkpoint, reader, *backend,
+                       {{-1, {{Family::embed_tokens, {}}}}, {-1, {{Family::embed_tokens, {{100, 228}}}}}}, {});
+    const std::string whole = bytes_of(stream.next()->matrix(Family::embed_tokens));
+    EXPECT_EQ(whole.size(), 256U * 64 * 2);
+    EXPECT_EQ(bytes_of(stream.next()->rows(Family::embed_tokens, {100, 228})), whole.substr(100 * 128, 128 * 128));
+}
+
+TEST(LayerStream, has_nothing_that_the_checkpoint_lacks) {
+    const Checkpoint checkpoint = opened((golden / "llama-tiny").string());
+    EXPECT_FALSE(checkpoint.has(Family::q_norm, 0));
+    Reader reader(checkpoint.files(), 2);
+    for (const WeightRequest& wanted : {WeightRequest{Family::q_norm, {}}, WeightRequest{Family::gate_proj, {}, 0}}) {
+        EXPECT_TRUE(says(error_of([&] {
+                             LayerStream::buffer_bytes(checkpoint, {0, {wanted}});
+                         }),
+                         "llama", name_of(wanted.family)));
+        error_of([&] { LayerStream(checkpoint, reader, *backend, {{0, {wanted}}}, {}); });
+    }
+}
+
+TEST(LayerStream, refuses_rows_out_of_order_or_beyond_the_end) {
+    const Checkpoint checkpoint = opened("synth:tiny");
+    for (const std::vector<Range>& rows :
+         {std::vector<Range>{{0, 65}}, {{-1, 3}}, {{4, 4}}, {{8, 9}, {0, 1}}, {{0, 5}, {4, 8}}}) {
+        EXPECT_TRUE(says(error_of(
+                             [&] {
+                                 LayerStream::buffer_bytes(checkpoint, {0, {{Family::q_proj, rows}}});
+                             },
+                             ExitCode::internal),
+                         "model.layers.0.self_attn.q_proj.weight", "64"));
+    }
+}
+
+TEST(LayerStream, leaves_a_repeated_layer_out_of_the_digest) {
+    const Checkpoint checkpoint = opened((golden / "qwen3-tiny").string());
+    auto requests = all_layers(checkpoint);
+    const auto digest = [&](const std::vector<LayerRequest>& of) {
+        Reader reader(checkpoint.files(), 2);
+        LayerStream stream(checkpoint, reader, *backend, of, {});
+        while (stream.next() != nullptr) {
+        }
+        return reader.digest();
+    };
+    const std::uint64_t all = digest(requests);
+    const std::vector<LayerRequest> low(requests.begin(), requests.begin() + 2);
+    std::vector<LayerRequest> high(requests.begin() + 1, requests.end());
+    high[0].repeated = true;  // the halo of a measure that compares a layer with the one before it
+    EXPECT_EQ(digest(low) + digest(high), all);
+    requests.insert(requests.begin(), requests.back());
+    requests[0].repeated = true;
+    EXPECT_EQ(digest(requests), all);
 }
 
 TEST(LayerStream, reads_one_layer_ahead_and_leaves_the_one_in_use_alone) {
