@@ -40,7 +40,9 @@ mpi:core plan
 stream:core checkpoint plan kernels
 model:core checkpoint kernels
 output:core mpi
-measures:core checkpoint plan kernels stream model mpi output
+exchange:core plan mpi kernels stream
+measures:core plan kernels stream model exchange output
+derivations:core output
 LAYERS
 [ "$status" = 0 ] && echo "layers: ok"
 exit "$status"

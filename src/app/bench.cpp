@@ -20,7 +20,7 @@ namespace {
 class Bench {
 public:
     Bench(const BenchOptions& options, const Communicator& communicator)
-        : options_(options), machine_(look_around({options.threads, 0, options.backend != "cpu"}, communicator)) {
+        : options_(options), machine_(inspect_machine({options.threads, 0, options.backend != "cpu"}, communicator)) {
         choose_parts();
         backend_ = make_backend(options.backend, machine_);
         shape_ = std::make_unique<Checkpoint>(Checkpoint::open("synth:" + options.shape, "", ""));

@@ -284,7 +284,7 @@ private:
 
     void read_by_stream() const {
         Reader reader(checkpoint_.files(), threads_);
-        LayerStream stream(checkpoint_, reader, backend_, requests_, {});
+        LayerStream stream({{&checkpoint_, &reader}}, backend_, requests_, 2, {});
         while (stream.next() != nullptr) {
         }
     }

@@ -93,17 +93,17 @@ bool Machine::every_rank_has_gpu() const noexcept {
     return !gpu_ids.empty() && std::find(gpu_ids.begin(), gpu_ids.end(), std::string()) == gpu_ids.end();
 }
 
-Machine look_around(const MachineWishes& wishes, const Communicator& communicator) {
+Machine inspect_machine(const MachineRequest& request, const Communicator& communicator) {
     Machine machine;
     machine.host = host_name();
     const int offered = default_threads(communicator);  // collective: asked by every rank, whatever it was told
-    machine.threads = wishes.threads > 0 ? wishes.threads : offered;
+    machine.threads = request.threads > 0 ? request.threads : offered;
     machine.amx = communicator.all_reduce_min(std::int64_t{have_amx_bf16() ? 1 : 0}) == 1;
-    if (wishes.gpus) find_gpu(machine, wishes.budget, communicator);
+    if (request.gpus) find_gpu(machine, request.budget, communicator);
     machine.resident = communicator.all_reduce_max(resident_bytes());
     const std::int64_t free = std::min(proc_bytes("/proc/meminfo", "MemAvailable"), container_bytes());
     const auto share = static_cast<std::int64_t>(0.8 * static_cast<double>(free) / communicator.node_size());
-    machine.budget = communicator.all_reduce_min(wishes.budget > 0 ? wishes.budget : share);
+    machine.budget = communicator.all_reduce_min(request.budget > 0 ? request.budget : share);
     return machine;
 }
 

@@ -28,7 +28,7 @@ struct Machine {
 };
 
 /// What was asked for on the command line; 0: nothing.
-struct MachineWishes {
+struct MachineRequest {
     int threads = 0;
     std::int64_t budget = 0;
     bool gpus = true;  ///< whether to look for them, which starts the driver
@@ -37,7 +37,7 @@ struct MachineWishes {
 /// Collective. Threads default to OMP_NUM_THREADS, else to the cores this rank is bound to divided by the ranks of the
 /// node bound to the same ones; the budget to 0.8 of the node's (or the container's) free memory divided by its ranks,
 /// and of the GPU's free memory. Rank i of a node gets GPU i, modulo their number.
-Machine look_around(const MachineWishes& wishes, const Communicator& communicator);
+Machine inspect_machine(const MachineRequest& request, const Communicator& communicator);
 
 std::string host_name();
 

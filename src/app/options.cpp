@@ -89,6 +89,10 @@ void add_run_options(CLI::App& app, RunOptions& run) {
                                 "succeed at once when the result of this very run is there already "
                                 "(a stopped run's journal is always taken up)");
     app.add_flag("--fresh", run.fresh, "throw a stopped run's journal away and start anew")->excludes(resume);
+    app.add_flag("--add", run.add,
+                 "add measures to the result that is there, of the same model and options (a copy takes its place when "
+                 "it is whole)")
+        ->excludes(resume);
     app.add_flag("--dry-run", run.dry_run, "print the plan (owners, bytes, flops, memory) and stop");
     app.add_flag("--quiet", run.quiet, "no progress, no notes");
 }

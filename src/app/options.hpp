@@ -27,6 +27,7 @@ struct RunOptions {
     bool dry_run = false;
     bool resume = false;
     bool fresh = false;
+    bool add = false;
     bool quiet = false;
 };
 

@@ -8,13 +8,9 @@
 
 #include "kernels/trace.hpp"
 #include "mpi/communicator.hpp"
+#include "output/run_record.hpp"
 
 namespace geom {
-
-struct PhaseTime {
-    std::string name;
-    double min = 0.0, mean = 0.0, max = 0.0;  ///< seconds, over ranks
-};
 
 class Phases {
 public:

@@ -1,11 +1,12 @@
 #include "app/publish.hpp"
 
 #include <filesystem>
+#include <optional>
 #include <vector>
 
 #include "app/fault.hpp"
 #include "core/error.hpp"
-#include "measures/analysis.hpp"
+#include "derivations/derivation.hpp"
 #include "mpi/agreement.hpp"
 #include "output/assemble.hpp"
 #include "output/result_file.hpp"
@@ -23,25 +24,26 @@ public:
           recorder_(recorder),
           communicator_(communicator),
           phases_(phases),
-          schema_(with_run_and_analysis(survey.schema, run)),
+          phase_names_(phase_names(survey)),
+          schema_(with_derivations(survey.measured)),
           temporary_(communicator.broadcast(
-              communicator.rank() == 0 ? temporary_name(survey.file).string() : std::string(), 0)) {}
+              communicator.rank() == 0 ? temporary_name(survey.run.file).string() : std::string(), 0)) {
+        schema_.add(run_schema(phase_names_, run.planned_device_bytes > 0));
+    }
 
-    Cosines write() {
+    void write() {
         try {
-            phases_.time("write", [&] {
-                on_rank_0([&] { create_skeleton(temporary_, schema_, root_attributes(run_, survey_)); });
-            });
-            for (std::size_t v = 0; v < survey_.schema.variables.size(); ++v) write_variable(v);
-            const Cosines cosines = analyse();
-            run_.phases = phases_.over_ranks(phase_names(run_.measures), communicator_);
+            phases_.time("write",
+                         [&] { on_rank_0([&] { create_skeleton(temporary_, schema_, root_attributes(run_)); }); });
+            for (std::size_t v = 0; v < survey_.measured.variables.size(); ++v) write_variable(v);
+            for (const Derivation& derivation : derivations()) derive(derivation);
+            run_.phases = phases_.over_ranks(phase_names_, communicator_);
             run_.peak_bytes = communicator_.all_reduce_max(peak_resident_bytes());
             run_.peak_device_bytes = communicator_.all_reduce_max(peak_gpu_bytes());
             on_rank_0([&] {
                 append(temporary_, schema_, run_slabs(run_, schema_), {});
-                finish(temporary_, survey_.file);
+                finish(temporary_, survey_.run.file);
             });
-            return cosines;
         } catch (const AgreedError&) {
             if (communicator_.rank() == 0) std::filesystem::remove(temporary_);
             throw;
@@ -49,6 +51,16 @@ public:
     }
 
 private:
+    /// The phases of /run, in the order of the data path; "total" last.
+    static std::vector<std::string> phase_names(const Survey& survey) {
+        std::vector<std::string> names = {"start", "load", "exchange"};
+        for (const Measure* measure : survey.measures) names.emplace_back(measure->name);
+        for (const char* name : {"wait", "assemble", "write"}) names.emplace_back(name);
+        for (const Derivation& derivation : derivations()) names.emplace_back(derivation.name);
+        names.emplace_back("total");
+        return names;
+    }
+
     template <class F>
     void on_rank_0(F&& f) {
         agree_on(communicator_, [&] {
@@ -57,13 +69,18 @@ private:
     }
 
     // A variable at a time, so that its numbers exist twice only while they are on their way.
-    void write_variable(std::size_t variable) {
+    void write_variable(std::size_t v) {
+        const std::string path = survey_.measured.variables[v].path();
+        const std::int64_t computed = survey_.run.schema.find(path);
         std::vector<Slab> slabs;
         phases_.time("assemble", [&] {
-            slabs = assemble(schema_, recorder_.give(variable), communicator_);
-            if (communicator_.all_reduce_sum(static_cast<std::int64_t>(slabs.size())) == 0) {
-                throw Error(ExitCode::internal, schema_.variables[variable].path() + " was not computed");
+            if (computed >= 0) {
+                slabs = computed_slabs(static_cast<std::size_t>(computed), v);
+            } else {
+                agree_on(communicator_, [&] { slabs = copied_slabs(v); });
             }
+            if (communicator_.all_reduce_sum(static_cast<std::int64_t>(slabs.size())) == 0)
+                throw Error(ExitCode::internal, path + " was not computed");
         });
         phases_.time("write", [&] {
             maybe_fail("write", communicator_.rank());
@@ -72,18 +89,38 @@ private:
         });
     }
 
+    std::vector<Slab> computed_slabs(std::size_t computed, std::size_t v) {
+        std::vector<Slab> mine = recorder_.give(computed);
+        for (Slab& slab : mine) slab.variable = static_cast<std::int64_t>(v);  // of the file's schema
+        return assemble(schema_, mine, communicator_);
+    }
+
+    // This rank's rows of a variable that the earlier result has.
+    std::vector<Slab> copied_slabs(std::size_t v) const {
+        const Variable& variable = schema_.variables[v];
+        Slab slab = own_rows(schema_, static_cast<std::int64_t>(v), communicator_);
+        if (slab.data.empty()) return {};
+        const ResultReader earlier(survey_.run.file);
+        if (earlier.shape(variable.path()) != schema_.shape_of(variable)) {
+            throw Error(ExitCode::input, survey_.run.file.string() + ": " + variable.path() +
+                                             " has another shape than this model and these options give it");
+        }
+        earlier.read_bytes(variable.path(), variable.type, slab.start, slab.count, slab.data);
+        std::vector<Slab> slabs;
+        slabs.push_back(std::move(slab));
+        return slabs;
+    }
+
     // From the numbers as written: what would come of the finished file.
-    Cosines analyse() {
-        Cosines cosines;
-        phases_.time("analysis", [&] {
+    void derive(const Derivation& derivation) {
+        phases_.time(std::string(derivation.name), [&] {
             on_rank_0([&] {
-                if (schema_.find("analysis/cos") < 0) return;
-                const auto gram = ResultReader(temporary_, true).read("gram/gram");
-                cosines = cosines_of(gram, survey_.layers.size(), survey_.checkpoint.config().heads);
-                append(temporary_, schema_, to_slabs(cosines, schema_), {});
+                if (derivation.declare(survey_.measured).variables.empty()) return;
+                ResultEditor editor(temporary_);
+                derivation.compute(editor.reader(), schema_, [&](const Slab& slab) { editor.write(schema_, slab); });
+                editor.close();
             });
         });
-        return cosines;
     }
 
     const Survey& survey_;
@@ -91,15 +128,16 @@ private:
     Recorder& recorder_;
     Communicator communicator_;
     Phases& phases_;
-    Schema schema_;  // the survey's, with analysis and run behind it
+    std::vector<std::string> phase_names_;
+    Schema schema_;  // of the file: what is measured, then what is derived, then /run
     std::filesystem::path temporary_;
 };
 
 }  // namespace
 
-Cosines publish(const Survey& survey, RunRecord& run, Recorder& recorder, const Communicator& communicator,
-                Phases& phases) {
-    return Publication(survey, run, recorder, communicator, phases).write();
+void publish(const Survey& survey, RunRecord& run, Recorder& recorder, const Communicator& communicator,
+             Phases& phases) {
+    Publication(survey, run, recorder, communicator, phases).write();
 }
 
 }  // namespace geom

@@ -1,18 +1,17 @@
-// From computed numbers to the one result file: assembled a variable at a time, written by all ranks, verified,
-// analysed, renamed.
+// From computed numbers to the one result file: assembled a variable at a time, written by all ranks, verified, derived
+// from, renamed.
 #pragma once
 
 #include "app/phases.hpp"
-#include "app/recorder.hpp"
-#include "app/summary.hpp"
 #include "app/survey.hpp"
 #include "mpi/communicator.hpp"
+#include "output/run_record.hpp"
 
 namespace geom {
 
-/// Collective. Completes `run` with times and memory. Returns what rank 0 analysed (the others: nothing). On failure
-/// nothing is left but the journal; throws AgreedError.
-Cosines publish(const Survey& survey, RunRecord& run, Recorder& recorder, const Communicator& communicator,
-                Phases& phases);
+/// Collective. Completes `run` with times and memory. Numbers of measures that are not computed are taken from the
+/// result that is there. On failure nothing is left but the journal, and that result; throws AgreedError.
+void publish(const Survey& survey, RunRecord& run, Recorder& recorder, const Communicator& communicator,
+             Phases& phases);
 
 }  // namespace geom

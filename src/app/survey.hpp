@@ -12,8 +12,9 @@
 #include "checkpoint/checkpoint.hpp"
 #include "kernels/backend.hpp"
 #include "measures/measure.hpp"
-#include "output/journal.hpp"
+#include "output/recorder.hpp"
 #include "plan/plan.hpp"
+#include "stream/layer_weights.hpp"
 
 namespace geom {
 
@@ -21,30 +22,29 @@ struct Survey {
     Machine machine;
     Checkpoint checkpoint;
     Range layers;  ///< of the model, that are looked at
-    MeasureSettings settings;
-    std::vector<const Measure*> measures;
+    ModelShape shape;
+    std::vector<const Measure*> measures;  ///< that are computed
+    std::vector<const Measure*> copied;    ///< whose numbers come from the result that is there (--add)
     std::unique_ptr<Backend> backend;
     HeadBlockFormat format;
-    Schema schema;               ///< the measures' variables
-    std::filesystem::path file;  ///< the result
-
-    std::vector<std::string> measure_names() const;
-    /// What has to be equal for recorded units to be this run's.
-    Identity identity() const;
+    RunToRecord run;  ///< the file, and what `measures` write and emit
+    Schema measured;  ///< what `measures` and `copied` write, in the order of the file
 };
 
 /// Local; the same on every rank. Throws Error(usage) and Error(input).
 Survey make_survey(const RunOptions& options, const Machine& machine);
 
+/// With --add: measures that the result `file` has move from `measures` to `copied`, with all others it has. Throws
+/// Error(usage) when it is of another model or other options, Error(input) when it is not there or no result.
+void add_to_result(Survey& survey);
+
+/// Names of `measures` and `copied`, in the order of the file.
+std::vector<std::string> measures_in_file(const Survey& survey);
+
 /// The plan for what is not `done` yet.
 Plan make_plan(const Survey& survey, const std::set<Unit>& done, int ranks);
 
-/// What a rank reads of each of its layers in a pass; nothing of a layer whose units are all done.
-std::vector<LayerRequest> layer_requests(const Survey& survey, const Plan& plan, const std::set<Unit>& done,
-                                         std::int64_t pass, std::int64_t rank);
-
-/// The model and the costs, as text for people.
-std::string describe_model(const Checkpoint& checkpoint);
-std::string describe_plan(const Survey& survey, const Plan& plan);
+/// What a rank reads for these loads: of W_Q and W_K at least the rows of the heads in `pass`.
+std::vector<LayerRequest> requests_of(const Plan& plan, const std::vector<Load>& loads, std::int64_t pass);
 
 }  // namespace geom

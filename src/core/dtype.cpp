@@ -54,6 +54,10 @@ std::optional<DType> dtype_named(std::string_view name) noexcept {
     return std::nullopt;
 }
 
+DType memory_dtype(DType stored) noexcept {
+    return stored == DType::f8_e4m3 || stored == DType::f8_e5m2 ? DType::f32 : stored;
+}
+
 float f16_to_f32(std::uint16_t bits) noexcept {
     const std::uint32_t sign = (bits & 0x8000U) << 16;
     const std::uint32_t exponent = (bits >> 10) & 0x1fU;

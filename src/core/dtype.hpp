@@ -38,6 +38,9 @@ std::optional<DType> dtype_named(std::string_view name) noexcept;
 /// True for the types a weight may have: bf16, f16, f32, f64 and the two f8.
 bool is_floating(DType dtype) noexcept;
 
+/// The type a stored type has in memory: f8 becomes f32, by its scales; all others stay.
+DType memory_dtype(DType stored) noexcept;
+
 /// bf16 is the upper half of an f32.
 inline float bf16_to_f32(std::uint16_t bits) noexcept { return std::bit_cast<float>(std::uint32_t{bits} << 16); }
 

@@ -401,7 +401,7 @@ HeadsOfLayer heads_of_layer(DenseBatch& dense, const LayerQK& weights, std::int6
     return out;
 }
 
-LayerScratch heads_scratch(const DenseBatch& dense, const HeadsShape& shape) {
+HeadsScratch heads_scratch(const DenseBatch& dense, const HeadsShape& shape) {
     // the factors of both sides and the grams; then the vectors, or the stacks' factors and products
     const std::int64_t n = shape.head_dim, k = std::min(shape.top_k, n);
     const std::int64_t step = step_of(shape.heads, shape.kv_heads, dense.heads_at_once());
@@ -509,24 +509,72 @@ std::vector<Slab> heads_slabs(const Schema& schema, std::int64_t layer, const He
 
 namespace {
 
-void heads_of(const LayerWeights& weights, const MeasureContext& context) {
-    const ModelConfig& config = context.config;
+const std::vector<WeightFamily> query_and_key{WeightFamily::q_proj, WeightFamily::k_proj};
+
+Needs heads_needs(const ModelShape& /*shape*/) {
+    Needs needs;
+    needs.together = {query_and_key};
+    return needs;
+}
+
+Schema declare_heads(const ModelShape& shape) {
+    const std::int64_t hd = shape.head_dim();
+    return {{layer_scale(shape, "heads", "layer", shape.attention_rows()), head_scale(shape),
+             root_scale("direction", std::min(shape.settings.top_k, hd), "singular direction, largest first"),
+             root_scale("hidden", shape.hidden, "coordinate of the residual stream"),
+             root_scale("rank", hd, "singular value or eigenvalue, largest first"),
+             root_scale("sym", 2 * hd, "eigenvalue of g + g^T, largest magnitude first")},
+            heads_variables()};
+}
+
+std::vector<Unit> heads_units(const ModelShape& shape) { return layer_units("heads", shape.attention_rows()); }
+
+// Of the layer that takes most.
+MemoryNeed heads_memory(const ModelShape& shape, Backend& backend) {
+    MemoryNeed need;
+    for (const std::int64_t row : shape.attention_rows()) {
+        const LayerShape& layer = shape.at(row);
+        const HeadsScratch scratch = heads_scratch(
+            backend.dense(), {shape.heads, layer.kv_heads, layer.head_dim, shape.hidden, shape.settings.top_k});
+        need.layer = std::max(need.layer, scratch.working);
+        need.kept = std::max(need.kept, scratch.kept);
+        need.layer_host = std::max(need.layer_host, scratch.host);
+    }
+    return need;
+}
+
+// A head: its Gram matrices, and factorisations and eigenvalues that take as long as `dense` hd^3 in a large product
+// (measured: hd = 128).
+Work heads_work(const ModelShape& shape, std::span<const Unit> units) {
+    constexpr std::int64_t dense = 260;
+    Work work;
+    for (const Unit& unit : units) {
+        const std::int64_t hd = shape.at(unit.first).head_dim;
+        work.fp64 += shape.heads * (4 * hd * hd * shape.hidden + dense * hd * hd * hd);
+    }
+    return work;
+}
+
+void heads_of(const LayerVisit& visit, const MeasureContext& context) {
+    const ModelShape& shape = context.shape;
+    const LayerShape& layer = shape.at(visit.row);
     const auto blocks = [&](WeightFamily family, std::int64_t count) {
         std::vector<MatrixRef> rows;
         for (std::int64_t h = 0; h < count; ++h)
-            rows.push_back(weights.rows(family, {h * config.head_dim, (h + 1) * config.head_dim}));
+            rows.push_back(visit.weights.rows(family, {h * layer.head_dim, (h + 1) * layer.head_dim}));
         return rows;
     };
-    const auto q = blocks(WeightFamily::q_proj, config.heads), k = blocks(WeightFamily::k_proj, config.kv_heads);
-    const HeadsOfLayer values =
-        heads_of_layer(context.backend.dense(), {weights.layer(), q, k}, context.settings.top_k);
-    const std::int64_t row = weights.layer() - context.layers.begin;
-    context.emit({{"heads", row}, heads_slabs(context.schema, row, values)});
+    const auto q = blocks(WeightFamily::q_proj, shape.heads), k = blocks(WeightFamily::k_proj, layer.kv_heads);
+    const HeadsOfLayer values = heads_of_layer(context.backend.dense(), {layer.number, q, k}, shape.settings.top_k);
+    const auto rows = shape.attention_rows();
+    const std::int64_t place = std::lower_bound(rows.begin(), rows.end(), visit.row) - rows.begin();
+    for (const Unit& unit : visit.units) context.emit({unit, heads_slabs(context.schema, place, values)});
 }
 
-LayerScratch heads_layer_scratch(const ModelConfig& config, const MeasureSettings& settings, Backend& backend) {
-    return heads_scratch(backend.dense(),
-                         {config.heads, config.kv_heads, config.head_dim, config.hidden, settings.top_k});
+MeasureWork start_heads(const MeasureContext& context) {
+    MeasureWork work;
+    work.layer = [&context](const LayerVisit& visit) { heads_of(visit, context); };
+    return work;
 }
 
 }  // namespace
@@ -535,10 +583,12 @@ Measure heads_measure() {
     Measure measure;
     measure.name = "heads";
     measure.summary = "each head's operator: singular values and directions, eigenvalues, effective ranks, asymmetry";
-    measure.needs = {WeightFamily::q_proj, WeightFamily::k_proj};
-    measure.variables = &heads_variables;
-    measure.layer = &heads_of;
-    measure.layer_scratch = &heads_layer_scratch;
+    measure.needs = &heads_needs;
+    measure.declare = &declare_heads;
+    measure.units = &heads_units;
+    measure.memory = &heads_memory;
+    measure.work = &heads_work;
+    measure.start = &start_heads;
     return measure;
 }
 

@@ -48,8 +48,13 @@ struct HeadsShape {
     std::int64_t heads = 0, kv_heads = 0, head_dim = 0, hidden = 0, top_k = 0;
 };
 
-/// What heads_of_layer holds at most, besides the weights and its numbers.
-LayerScratch heads_scratch(const DenseBatch& dense, const HeadsShape& shape);
+/// Bytes that heads_of_layer takes at most, besides the weights and its numbers.
+struct HeadsScratch {
+    std::int64_t working = 0;  ///< of the backend's memory, until it is done
+    std::int64_t kept = 0;     ///< of the backend's memory, also afterwards
+    std::int64_t host = 0;     ///< of the host's memory, until it is done
+};
+HeadsScratch heads_scratch(const DenseBatch& dense, const HeadsShape& shape);
 
 /// Eigenvalues of a symmetric matrix by descending magnitude. Magnitudes that differ by rounding alone (tie) count as
 /// equal: the positive ones first.
@@ -59,10 +64,10 @@ void order_symmetric_eigenvalues(std::span<double> values, double tie);
 /// among equal magnitudes (up to `tie`) by descending real part.
 void order_eigenvalues(std::span<double> re, std::span<double> im, double tie);
 
-/// The group `heads` of the result file: scales layer, head, rank, sym, direction, hidden.
+/// The variables of group `heads`: scales layer, head, rank, sym, direction, hidden.
 std::vector<Variable> heads_variables();
 
-/// One layer's share of heads_variables().
+/// One layer's share of heads_variables(); `layer` counts those with attention.
 std::vector<Slab> heads_slabs(const Schema& schema, std::int64_t layer, const HeadsOfLayer& values);
 
 Measure heads_measure();

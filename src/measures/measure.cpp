@@ -1,17 +1,8 @@
 #include "measures/measure.hpp"
 
 #include <algorithm>
-#include <array>
-
-#include "measures/gram.hpp"
-#include "measures/heads.hpp"
 
 namespace geom {
-
-std::span<const Measure> measures() {
-    static const std::array all{gram_measure(), heads_measure()};
-    return all;
-}
 
 const Measure* find_measure(std::string_view name) {
     const auto all = measures();
@@ -20,21 +11,34 @@ const Measure* find_measure(std::string_view name) {
     return found == all.end() ? nullptr : &*found;
 }
 
-std::vector<Scale> shared_scales(const ModelConfig& config, Range layers, const MeasureSettings& settings) {
-    std::vector<std::int32_t> numbers;
-    for (std::int64_t l = layers.begin; l < layers.end; ++l) numbers.push_back(static_cast<std::int32_t>(l));
-    const auto axis = [](std::string name, std::int64_t length, std::string long_name) {
-        return Scale{"", std::move(name), length, {}, std::move(long_name), {}};
-    };
-    return {
-        {"", "layer", layers.size(), {}, "decoder layer", numbers},
-        {"", "layer_b", layers.size(), {}, "decoder layer, second of a pair", numbers},
-        axis("head", config.heads, "query head"),
-        axis("direction", std::min(settings.top_k, config.head_dim), "singular direction, largest first"),
-        axis("hidden", config.hidden, "coordinate of the residual stream"),
-        axis("rank", config.head_dim, "singular value or eigenvalue, largest first"),
-        axis("sym", 2 * config.head_dim, "eigenvalue of g + g^T, largest magnitude first"),
-    };
+MeasureDemand demand_of(const Measure& measure, const ModelShape& shape, Backend& backend,
+                        const std::function<bool(const Unit&)>& is_done) {
+    MeasureDemand demand{std::string(measure.name), measure.needs(shape), measure.units(shape), {}, {}};
+    std::erase_if(demand.owed, is_done);
+    std::sort(demand.owed.begin(), demand.owed.end());
+    if (measure.memory != nullptr) demand.memory = measure.memory(shape, backend);
+    if (measure.work != nullptr) demand.work = measure.work;
+    return demand;
+}
+
+Scale layer_scale(const ModelShape& shape, const std::string& group, const std::string& name,
+                  const std::vector<std::int64_t>& rows) {
+    const char* long_name = name == "layer_b" ? "decoder layer, second of a pair" : "decoder layer";
+    return {group, name, static_cast<std::int64_t>(rows.size()), {}, long_name, shape.numbers(rows)};
+}
+
+Scale root_scale(const std::string& name, std::int64_t length, const std::string& long_name) {
+    return {"", name, length, {}, long_name, {}};
+}
+
+Scale head_scale(const ModelShape& shape) { return root_scale("head", shape.heads, "query head"); }
+
+std::vector<Unit> layer_units(std::string_view measure, const std::vector<std::int64_t>& rows, std::int64_t sets) {
+    std::vector<Unit> units;
+    for (const std::int64_t row : rows) {
+        for (std::int64_t set = 0; set < sets; ++set) units.push_back({std::string(measure), UnitOf::layer, row, set});
+    }
+    return units;
 }
 
 }  // namespace geom

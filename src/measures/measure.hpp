@@ -1,5 +1,10 @@
-// A measure: what it reads, what it writes, and the two places where it is given something to look at. Adding one takes
-// a file that defines it, its line in measures(), and a test.
+// A measure: what it needs and what it writes, as data, and the closures that compute it. One loop (app/schedule) fuses
+// all of them into one pass over the weights. Adding one takes a file that defines it, its line in list.cpp, and a
+// test.
+//
+//   needs, units, memory, work   ->  plan: who loads what, which units are computed from it
+//   declare                      ->  schema of the result file
+//   start                        ->  layer (visit), layer (visit), ..., pair (visit), ..., finish     on every rank
 #pragma once
 
 #include <cstdint>
@@ -8,64 +13,86 @@
 #include <string_view>
 #include <vector>
 
-#include "checkpoint/model_config.hpp"
-#include "checkpoint/weight.hpp"
+#include "core/model_shape.hpp"
+#include "core/unit.hpp"
+#include "exchange/head_store.hpp"
 #include "kernels/backend.hpp"
-#include "measures/head_store.hpp"
 #include "output/records.hpp"
+#include "plan/demand.hpp"
 #include "stream/layer_weights.hpp"
 
 namespace geom {
 
-/// Options that change numbers.
-struct MeasureSettings {
-    std::int64_t top_k = 8;  ///< singular directions that are kept of each head; at most head_dim are
-};
-
-/// What every call of a measure gets.
+/// What every run of a measure gets; outlives it.
 struct MeasureContext {
-    const ModelConfig& config;
-    Range layers;  ///< of the model, that this run looks at; records count from its first
-    const MeasureSettings& settings;
+    const ModelShape& shape;
     const Schema& schema;
     Backend& backend;
-    std::function<void(UnitResult)> emit;  ///< takes a finished unit
+    std::function<void(UnitResult)> emit;  ///< takes a finished unit, once
 };
 
-/// Bytes that a measure takes while it looks at a layer.
-struct LayerScratch {
-    std::int64_t working = 0;  ///< of the backend's memory, until it is done
-    std::int64_t kept = 0;     ///< of the backend's memory, also afterwards
-    std::int64_t host = 0;     ///< of the host's memory, until it is done
+/// A layer, an expert or a strip of a global, in the backend's memory until the call returns.
+struct LayerVisit {
+    UnitOf of = UnitOf::layer;
+    std::int64_t row = -1;    ///< of ModelShape::layers; -1 for a global
+    std::int64_t index = -1;  ///< the expert, or the global
+    Range rows;               ///< of a global: which of its rows
+    const LayerWeights& weights;
+    const LayerWeights* previous = nullptr;  ///< the row before, where the measure asked for it and there is one
+    std::int64_t chunk = 0;                  ///< of a rising sweep
+    std::span<std::byte> state = {};         ///< of a rising sweep: what the row before left, to be left for the next
+    std::span<const Unit> units = {};        ///< owed; to be emitted in this call when `complete`
+    bool complete = true;                    ///< the last strip of a global, the last chunk of a rising sweep
+};
+
+/// Blocks of the query heads `heads` of share `left`, and of all heads of share `right`, of all layers with attention.
+struct HeadVisit {
+    const HeadStore& blocks;
+    std::int64_t left = 0, right = 0;     ///< indices into blocks.shares(); the same for one head with itself
+    std::span<const std::int64_t> heads;  ///< rising
+    std::span<const Unit> units;          ///< owed; to be emitted in this call
+};
+
+/// One run of a measure on one rank: closures hold its state.
+struct MeasureWork {
+    std::function<void(const LayerVisit&)> layer;
+    std::function<void(const HeadVisit&)> pair;
+    std::function<void()> finish;  ///< when all visits of all ranks are over
 };
 
 struct Measure {
     std::string_view name;
-    std::string_view summary;         ///< one line, for --help
-    std::vector<WeightFamily> needs;  ///< weights of every layer
-    bool head_blocks = false;         ///< finish with W_Q and W_K head blocks of all layers, by key/value group
+    std::string_view summary;  ///< one line, for --help
+    bool by_default = true;    ///< runs when no measure is named
 
-    /// The variables of its group of the result file.
-    std::vector<Variable> (*variables)() = nullptr;
-
-    /// What one layer alone can answer; null when nothing. Emits unit (name, layer).
-    void (*layer)(const LayerWeights& weights, const MeasureContext& context) = nullptr;
-
-    /// What `layer` takes besides the weights and its numbers; null when nothing.
-    LayerScratch (*layer_scratch)(const ModelConfig& config, const MeasureSettings& settings,
-                                  Backend& backend) = nullptr;
-
-    /// What a key/value group of all layers can answer; null when nothing. Emits units (name, query head).
-    void (*group)(const HeadStore& blocks, std::int64_t share, const MeasureContext& context) = nullptr;
+    Needs (*needs)(const ModelShape&) = nullptr;
+    Schema (*declare)(const ModelShape&) = nullptr;           ///< its variables and their scales; equal scales merge
+    std::vector<Unit> (*units)(const ModelShape&) = nullptr;  ///< what it will emit, all in all
+    MemoryNeed (*memory)(const ModelShape&, Backend&) = nullptr;
+    /// Of units that are computed in one call; null: not worth counting.
+    Work (*work)(const ModelShape&, std::span<const Unit>) = nullptr;
+    /// The context outlives what is returned.
+    MeasureWork (*start)(const MeasureContext&) = nullptr;
 };
 
-/// All measures of this build, in the order in which results are written.
+/// All measures of this build, in the order in which results are written (list.cpp).
 std::span<const Measure> measures();
 
 /// Null when this build has no measure of that name.
 const Measure* find_measure(std::string_view name);
 
-/// The axes all measures share: layer, layer_b, head, direction, hidden, rank, sym.
-std::vector<Scale> shared_scales(const ModelConfig& config, Range layers, const MeasureSettings& settings);
+/// The measure as the plan sees it, with those of its units that `is_done` denies.
+MeasureDemand demand_of(const Measure& measure, const ModelShape& shape, Backend& backend,
+                        const std::function<bool(const Unit&)>& is_done);
+
+/// Scales that several measures share. layer and layer_b are a group's own, labelled with the numbers of its decoder
+/// layers, so that sel(layer=7) means the same in every group; the others lie at the root.
+Scale layer_scale(const ModelShape& shape, const std::string& group, const std::string& name,
+                  const std::vector<std::int64_t>& rows);
+Scale root_scale(const std::string& name, std::int64_t length, const std::string& long_name);
+Scale head_scale(const ModelShape& shape);
+
+/// Units (measure, layer, row, set) of all rows for which `defined` says yes.
+std::vector<Unit> layer_units(std::string_view measure, const std::vector<std::int64_t>& rows, std::int64_t sets = 1);
 
 }  // namespace geom

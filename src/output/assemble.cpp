@@ -80,17 +80,8 @@ class Target {
 public:
     Target(const Schema& schema, std::int64_t which, const Communicator& communicator)
         : variable_(schema.variables[static_cast<std::size_t>(which)]) {
-        const Shape shape = schema.shape_of(variable_);
-        const Range rows = rows_of(shape, communicator, communicator.rank());
-        slab.variable = which;
-        slab.count = shape;
-        slab.start.assign(shape.size(), 0);
-        if (!shape.empty()) {
-            slab.start[0] = rows.begin;
-            slab.count[0] = rows.size();
-        }
-        const std::int64_t elements = shape.empty() ? rows.size() : slab.elements();
-        slab.data.resize(static_cast<std::size_t>(elements * size_of(variable_.type)));
+        slab = own_rows(schema, which, communicator);
+        const auto elements = std::ssize(slab.data) / size_of(variable_.type);
         filled_.resize(static_cast<std::size_t>(elements));
     }
 
@@ -167,6 +158,20 @@ std::vector<std::string> outgoing(const Schema& schema, const std::vector<Slab>&
 }
 
 }  // namespace
+
+Slab own_rows(const Schema& schema, std::int64_t variable, const Communicator& communicator) {
+    const Variable& about = schema.variables[static_cast<std::size_t>(variable)];
+    const Shape shape = schema.shape_of(about);
+    const Range rows = rows_of(shape, communicator, communicator.rank());
+    Slab slab{variable, Shape(shape.size(), 0), shape, {}};
+    if (!shape.empty()) {
+        slab.start[0] = rows.begin;
+        slab.count[0] = rows.size();
+    }
+    const std::int64_t elements = shape.empty() ? rows.size() : slab.elements();
+    slab.data.resize(static_cast<std::size_t>(elements * size_of(about.type)));
+    return slab;
+}
 
 std::vector<Slab> assemble(const Schema& schema, const std::vector<Slab>& computed, const Communicator& communicator) {
     std::map<std::int64_t, Target> targets;

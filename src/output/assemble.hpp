@@ -16,4 +16,8 @@ namespace geom {
 /// were not computed exactly once.
 std::vector<Slab> assemble(const Schema& schema, const std::vector<Slab>& computed, const Communicator& communicator);
 
+/// The rows (first axis) of a variable that this rank writes, to be filled; without data where it writes none. A scalar
+/// is rank 0's.
+Slab own_rows(const Schema& schema, std::int64_t variable, const Communicator& communicator);
+
 }  // namespace geom

@@ -453,6 +453,19 @@ bool Hdf5File::has_attribute(const std::string& path, const std::string& name) c
     return H5Aexists_by_name(file_.id(), object_name(path), name.c_str(), H5P_DEFAULT) > 0;
 }
 
+std::vector<std::string> Hdf5File::attribute_names(const std::string& path) const {
+    const auto what = place("list the attributes of", path);
+    const auto object = open_object(path);
+    std::vector<std::string> names;
+    const auto add = [](hid_t, const char* name, const H5A_info_t*, void* list) {
+        static_cast<std::vector<std::string>*>(list)->emplace_back(name);
+        return herr_t{0};
+    };
+    hsize_t at = 0;
+    check_hdf5(H5Aiterate2(object.id(), H5_INDEX_NAME, H5_ITER_INC, &at, add, &names), what);
+    return names;
+}
+
 AttributeValue Hdf5File::attribute(const std::string& path, const std::string& name) const {
     const auto what = place(fmt::format("read the attribute {} of", name).c_str(), path);
     const auto attribute =

@@ -81,6 +81,7 @@ public:
     std::vector<double> read_numbers(const std::string& path) const;     ///< all, converted to f64
     std::vector<std::string> read_texts(const std::string& path) const;  ///< of create_characters()
     bool has_attribute(const std::string& path, const std::string& name) const;
+    std::vector<std::string> attribute_names(const std::string& path) const;  ///< by name
     AttributeValue attribute(const std::string& path, const std::string& name) const;
 
     void flush();

@@ -26,7 +26,7 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "the journal is read and written as it lies in memory");
 
-constexpr std::uint64_t head_magic = 0x314c4e524a4d4547;    // "GEMJRNL1": the last letter is the format's version
+constexpr std::uint64_t head_magic = 0x324c4e524a4d4547;    // "GEMJRNL2": the last letter is the format's version
 constexpr std::uint64_t record_magic = 0x54494e554d4f4547;  // "GEOMUNIT"
 constexpr std::size_t frame_bytes = 8 + 8 + 4;              // magic, length, their checksum
 constexpr std::size_t checksum_bytes = 4;
@@ -129,6 +129,7 @@ std::string serialised(const UnitResult& result, const Schema& schema) {
     for (const auto& slab : result.slabs) data += slab.data.size();
     bytes.reserve(data + 256 * (result.slabs.size() + 1));
     put_text(bytes, result.unit.measure);
+    put(bytes, static_cast<std::uint8_t>(result.unit.of));
     put(bytes, result.unit.first);
     put(bytes, result.unit.second);
     put(bytes, static_cast<std::uint64_t>(result.slabs.size()));
@@ -172,6 +173,7 @@ enum class Fate : std::uint8_t { unit, foreign, damaged };
 Fate parse_unit(std::string_view bytes, const Schema& schema, UnitResult& result) {
     Parser parser(bytes);
     result.unit.measure = parser.text();
+    result.unit.of = static_cast<UnitOf>(parser.get<std::uint8_t>());
     result.unit.first = parser.get<std::int64_t>();
     result.unit.second = parser.get<std::int64_t>();
     bool known = true;

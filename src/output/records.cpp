@@ -85,6 +85,27 @@ std::vector<std::int64_t> Schema::shape_of(const Variable& variable) const {
     return shape;
 }
 
+void Schema::add(Schema other) {
+    for (Scale& scale : other.scales) {
+        const auto same = std::find_if(scales.begin(), scales.end(),
+                                       [&](const Scale& there) { return there.path() == scale.path(); });
+        if (same == scales.end()) {
+            scales.push_back(std::move(scale));
+        } else if (!(*same == scale)) {
+            throw Error(ExitCode::internal, fmt::format("two different scales {} were declared", scale.path()));
+        }
+    }
+    for (Variable& variable : other.variables) {
+        if (find(variable.path()) >= 0)
+            throw Error(ExitCode::internal, fmt::format("the variable {} was declared twice", variable.path()));
+        variables.push_back(std::move(variable));
+    }
+}
+
+std::int64_t Schema::bytes_of(const Variable& variable) const {
+    return product(shape_of(variable)) * size_of(variable.type);
+}
+
 std::int64_t Slab::elements() const noexcept { return product(count); }
 
 std::vector<Piece> pieces_of(const Slab& slab, std::int64_t element_bytes, std::int64_t limit) {

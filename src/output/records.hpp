@@ -1,7 +1,6 @@
 // The numbers of a run and their schema, as plain structs; what the journal keeps and the result file holds.
 #pragma once
 
-#include <compare>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -9,6 +8,8 @@
 #include <utility>
 #include <variant>
 #include <vector>
+
+#include "core/unit.hpp"
 
 namespace geom {
 
@@ -26,6 +27,9 @@ struct Scale {
     std::vector<std::string> labels;
     std::string long_name;
     std::vector<std::int32_t> values;  ///< where 0, 1, ... would be wrong: layers 4:8, top_k_signs 2, 4, 8
+    friend bool operator==(const Scale&, const Scale&) = default;
+
+    std::string path() const { return group.empty() ? name : group + "/" + name; }
 };
 
 /// A variable of the result file. `dims` name scales of its own or an enclosing group; none for a scalar.
@@ -53,6 +57,10 @@ struct Schema {
     /// The scale nearest to the variable: its own group's, else the next enclosing one's. Throws Error(internal).
     const Scale& scale_of(const Variable& variable, const std::string& dim) const;
     std::vector<std::int64_t> shape_of(const Variable& variable) const;
+    /// Takes over another schema's scales and variables; equal scales merge. Throws Error(internal) when a scale or a
+    /// variable of the same path is there and another one.
+    void add(Schema other);
+    std::int64_t bytes_of(const Variable& variable) const;
 };
 
 /// A box of one variable: elements [start, start + count) in every dimension, row-major.
@@ -95,15 +103,6 @@ Slab whole_slab(const Schema& schema, const std::string& path, const std::vector
     std::vector<std::int64_t> start(count.size(), 0);
     return make_slab(schema, path, std::move(start), std::move(count), std::as_bytes(std::span(numbers)));
 }
-
-/// What is computed, recorded and lost at most by a kill: (measure, layer), (measure, layer, tensor), (measure, block).
-/// Depends on the model alone, never on ranks or threads.
-struct Unit {
-    std::string measure;
-    std::int64_t first = 0;
-    std::int64_t second = -1;
-    friend auto operator<=>(const Unit&, const Unit&) = default;
-};
 
 /// A finished unit and its numbers.
 struct UnitResult {

@@ -104,12 +104,8 @@ public:
     }
 
 private:
-    static std::string path_of(const Scale& scale) {
-        return scale.group.empty() ? scale.name : scale.group + "/" + scale.name;
-    }
-
     void add_scale(const Scale& scale) {
-        const std::string path = path_of(scale);
+        const std::string path = scale.path();
         file_.create_group(scale.group);
         if (scale.labels.empty()) {
             add_coordinates(scale, path);
@@ -166,7 +162,7 @@ private:
         file_.create_dataset(path, variable.type, schema_.shape_of(variable));
         for (std::size_t axis = 0; axis < variable.dims.size(); ++axis) {
             file_.attach_scale(path, static_cast<std::int64_t>(axis),
-                               path_of(schema_.scale_of(variable, variable.dims[axis])));
+                               schema_.scale_of(variable, variable.dims[axis]).path());
         }
         file_.set_attribute(path, "long_name", variable.long_name);
         file_.set_attribute(path, "units", variable.units);
@@ -175,7 +171,7 @@ private:
 
     static void check_length(const Scale& scale, std::int64_t coordinates) {
         if (coordinates == scale.length) return;
-        throw Error(ExitCode::internal, fmt::format("the scale {} of length {} has {} coordinates", path_of(scale),
+        throw Error(ExitCode::internal, fmt::format("the scale {} of length {} has {} coordinates", scale.path(),
                                                     scale.length, coordinates));
     }
 
@@ -336,12 +332,10 @@ void verify_slabs(const std::filesystem::path& temporary, const Schema& schema, 
 
 void append(const std::filesystem::path& temporary, const Schema& schema, const std::vector<Slab>& slabs,
             const std::vector<Attribute>& attributes) {
-    auto file = Hdf5File::open(temporary, Hdf5File::Access::update);
-    write_to(file, schema, slabs);
-    set_attributes(file, attributes);
-    file.flush();
-    file.close();
-    sync(temporary, O_RDWR);  // space that runs out late is reported here
+    ResultEditor editor(temporary);
+    for (const Slab& slab : slabs) editor.write(schema, slab);
+    for (const Attribute& attribute : attributes) editor.set(attribute);
+    editor.close();
 }
 
 void finish(const std::filesystem::path& temporary, const std::filesystem::path& file) {
@@ -388,6 +382,8 @@ ResultReader::ResultReader(const std::filesystem::path& file, bool in_progress) 
                             file.string()));
 }
 
+ResultReader::ResultReader(std::unique_ptr<State> state) : state_(std::move(state)) {}
+
 ResultReader::~ResultReader() = default;
 ResultReader::ResultReader(ResultReader&&) noexcept = default;
 ResultReader& ResultReader::operator=(ResultReader&&) noexcept = default;
@@ -404,12 +400,52 @@ std::vector<double> ResultReader::read(const std::string& path) const {
     return as_input([&] { return state_->file.read_numbers(path); });
 }
 
+std::vector<double> ResultReader::read(const std::string& path, const std::vector<std::int64_t>& start,
+                                       const std::vector<std::int64_t>& count) const {
+    const auto whole = shape(path);
+    bool fits = start.size() == whole.size() && count.size() == whole.size();
+    std::int64_t elements = 1;
+    for (std::size_t axis = 0; fits && axis < whole.size(); ++axis) {
+        fits = start[axis] >= 0 && count[axis] >= 0 && start[axis] + count[axis] <= whole[axis];
+        elements *= count[axis];
+    }
+    if (!fits) {
+        throw Error(ExitCode::internal, fmt::format("{}: a box at {}, count {}, of shape {}", path, text_of(start),
+                                                    text_of(count), text_of(whole)));
+    }
+    std::vector<double> numbers(static_cast<std::size_t>(elements));
+    if (elements == 0) return numbers;
+    as_input([&] {  // HDF5 widens f32 and i32
+        state_->file.read(path, ValueType::f64, {start, count, 0, elements * 8},
+                          reinterpret_cast<std::byte*>(numbers.data()));
+    });
+    return numbers;
+}
+
+void ResultReader::read_bytes(const std::string& path, ValueType type, const std::vector<std::int64_t>& start,
+                              const std::vector<std::int64_t>& count, std::span<std::byte> out) const {
+    as_input([&] {
+        state_->file.read(path, type, {start, count, 0, static_cast<std::int64_t>(out.size())}, out.data());
+    });
+}
+
 std::vector<std::string> ResultReader::labels(const std::string& path) const {
     return as_input([&] { return state_->file.read_texts(path); });
 }
 
 bool ResultReader::has_attribute(const std::string& group, const std::string& name) const {
     return state_->file.has_attribute(group, name);
+}
+
+std::vector<std::pair<std::string, AttributeValue>> ResultReader::attributes(const std::string& group) const {
+    return as_input([&] {
+        std::vector<std::pair<std::string, AttributeValue>> found;
+        for (std::string& name : state_->file.attribute_names(group)) {
+            AttributeValue value = state_->file.attribute(group, name);
+            found.emplace_back(std::move(name), std::move(value));
+        }
+        return found;
+    });
 }
 
 std::string ResultReader::text_attribute(const std::string& group, const std::string& name) const {
@@ -422,6 +458,21 @@ std::vector<std::string> ResultReader::texts_attribute(const std::string& group,
     auto value = state_->attribute(group, name);
     if (auto* texts = std::get_if<std::vector<std::string>>(&value)) return std::move(*texts);
     state_->wrong_kind(group, name, "a list of texts");
+}
+
+ResultEditor::ResultEditor(const std::filesystem::path& temporary)
+    : file_(temporary),
+      reader_(std::make_unique<ResultReader::State>(
+          ResultReader::State{Hdf5File::open(temporary, Hdf5File::Access::update), temporary})) {}
+
+void ResultEditor::write(const Schema& schema, const Slab& slab) { write_to(reader_.state_->file, schema, {slab}); }
+
+void ResultEditor::set(const Attribute& attribute) { set_attributes(reader_.state_->file, {attribute}); }
+
+void ResultEditor::close() {
+    reader_.state_->file.flush();
+    reader_.state_->file.close();
+    sync(file_, O_RDWR);  // space that runs out late is reported here
 }
 
 double ResultReader::number_attribute(const std::string& group, const std::string& name) const {

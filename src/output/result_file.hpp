@@ -10,7 +10,9 @@
 #include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "mpi/communicator.hpp"
@@ -47,7 +49,7 @@ void write_slabs(const std::filesystem::path& temporary, const Schema& schema, c
 /// Local: reads this rank's slabs back. Throws Error(output) on the first difference.
 void verify_slabs(const std::filesystem::path& temporary, const Schema& schema, const std::vector<Slab>& slabs);
 
-/// Serial: adds slabs and attributes to a closed file (analysis, times).
+/// Serial: adds slabs and attributes to a closed file; they are on disk when this returns. Throws Error(output).
 void append(const std::filesystem::path& temporary, const Schema& schema, const std::vector<Slab>& slabs,
             const std::vector<Attribute>& attributes);
 
@@ -67,16 +69,44 @@ public:
 
     bool has(const std::string& path) const;
     std::vector<std::int64_t> shape(const std::string& path) const;
-    std::vector<double> read(const std::string& path) const;         ///< all elements, as f64
+    std::vector<double> read(const std::string& path) const;  ///< all elements, as f64
+    /// The box [start, start + count), row-major, as f64; for what is too large to be read at once.
+    std::vector<double> read(const std::string& path, const std::vector<std::int64_t>& start,
+                             const std::vector<std::int64_t>& count) const;
+    /// The same as stored, `type` being the variable's own; out has the box's bytes.
+    void read_bytes(const std::string& path, ValueType type, const std::vector<std::int64_t>& start,
+                    const std::vector<std::int64_t>& count, std::span<std::byte> out) const;
     std::vector<std::string> labels(const std::string& path) const;  ///< of a scale: "spectra/family"
     bool has_attribute(const std::string& group, const std::string& name) const;
+    /// All of a group, by name.
+    std::vector<std::pair<std::string, AttributeValue>> attributes(const std::string& group) const;
     std::string text_attribute(const std::string& group, const std::string& name) const;
     std::vector<std::string> texts_attribute(const std::string& group, const std::string& name) const;
     double number_attribute(const std::string& group, const std::string& name) const;
 
 private:
+    friend class ResultEditor;
     struct State;
+    explicit ResultReader(std::unique_ptr<State> state);
     std::unique_ptr<State> state_;
+};
+
+/// Serial: a file in progress, closed by everybody else, to which numbers and attributes are added (derivations,
+/// times). Everything throws Error(output).
+class ResultEditor {
+public:
+    explicit ResultEditor(const std::filesystem::path& temporary);
+
+    const ResultReader& reader() const noexcept { return reader_; }
+    void write(const Schema& schema, const Slab& slab);
+    void set(const Attribute& attribute);
+
+    /// Everything is on disk when this returns; without it that is not known.
+    void close();
+
+private:
+    std::filesystem::path file_;
+    ResultReader reader_;
 };
 
 }  // namespace geom

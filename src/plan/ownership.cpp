@@ -2,14 +2,16 @@
 
 #include <algorithm>
 #include <iterator>
+#include <map>
 #include <numeric>
+#include <set>
 
 namespace geom {
 
 namespace {
 
-std::int64_t bytes_of(const std::array<std::int64_t, layer_part_count>& parts) {
-    return std::accumulate(parts.begin(), parts.end(), std::int64_t{0});
+std::int64_t sum_of(const std::vector<std::int64_t>& bytes) {
+    return std::accumulate(bytes.begin(), bytes.end(), std::int64_t{0});
 }
 
 // The runs that result when no run may exceed `limit`, each as long as possible but leaving a layer for every rank to
@@ -43,75 +45,85 @@ std::vector<Range> contiguous_runs(const std::vector<std::int64_t>& bytes, std::
     return runs_within(bytes, ranks, low);
 }
 
-// A layer's parts over `count` ranks: the largest part goes to the rank with the fewest bytes so far.
-std::vector<LoadItem> divide_layer(std::int64_t layer, const std::array<std::int64_t, layer_part_count>& bytes,
-                                   std::int64_t count) {
-    std::array<std::size_t, layer_part_count> order{0, 1, 2, 3};
+// A row's parts over `count` ranks: the largest part goes to the rank with the fewest bytes so far.
+std::vector<std::vector<PartOf>> divide_row(std::int64_t row, const std::vector<std::int64_t>& bytes,
+                                            std::int64_t count) {
+    std::vector<std::size_t> order(bytes.size());
+    std::iota(order.begin(), order.end(), 0);
     std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return bytes[a] > bytes[b]; });
-    std::vector<LoadItem> items(static_cast<std::size_t>(count), LoadItem{layer, {false, false, false, false}});
+    std::vector<std::vector<PartOf>> shares(static_cast<std::size_t>(count));
     std::vector<std::int64_t> load(static_cast<std::size_t>(count), 0);
     for (const std::size_t part : order) {
         const auto lightest = static_cast<std::size_t>(std::min_element(load.begin(), load.end()) - load.begin());
-        items[lightest].parts[part] = true;
+        shares[lightest].push_back({row, static_cast<std::int64_t>(part)});
         load[lightest] += bytes[part];
     }
-    return items;
+    for (auto& share_of_rank : shares) {
+        std::sort(share_of_rank.begin(), share_of_rank.end(),
+                  [](const PartOf& a, const PartOf& b) { return a.part < b.part; });
+    }
+    return shares;
 }
 
 }  // namespace
 
-std::vector<std::vector<LoadItem>> assign_layers(const PartBytes& bytes, std::int64_t ranks) {
-    const auto layers = static_cast<std::int64_t>(bytes.size());
-    std::vector<std::vector<LoadItem>> owned(static_cast<std::size_t>(ranks));
-    if (layers == 0) return owned;
-    if (ranks <= layers) {
+std::vector<std::vector<PartOf>> assign_parts(const std::vector<std::vector<std::int64_t>>& bytes, std::int64_t ranks,
+                                              bool divide_rows) {
+    const auto rows = std::ssize(bytes);
+    std::vector<std::vector<PartOf>> owned(static_cast<std::size_t>(ranks));
+    if (rows == 0) return owned;
+    if (ranks <= rows) {
         std::vector<std::int64_t> sums;
-        std::transform(bytes.begin(), bytes.end(), std::back_inserter(sums), bytes_of);
+        std::transform(bytes.begin(), bytes.end(), std::back_inserter(sums), sum_of);
         const std::vector<Range> runs = contiguous_runs(sums, ranks);
-        for (std::int64_t r = 0; r < ranks; ++r) {
-            const Range run = runs[static_cast<std::size_t>(r)];
-            for (std::int64_t l = run.begin; l < run.end; ++l)
-                owned[static_cast<std::size_t>(r)].push_back({l, {true, true, true, true}});
+        for (std::size_t r = 0; r < owned.size(); ++r) {
+            for (std::int64_t row = runs[r].begin; row < runs[r].end; ++row) {
+                for (std::int64_t part = 0; part < std::ssize(bytes[static_cast<std::size_t>(row)]); ++part)
+                    owned[r].push_back({row, part});
+            }
         }
         return owned;
     }
-    std::int64_t rank = 0;
-    for (std::int64_t l = 0; l < layers; ++l) {
-        const auto& parts = bytes[static_cast<std::size_t>(l)];
-        const std::int64_t filled = std::count_if(parts.begin(), parts.end(), [](std::int64_t b) { return b > 0; });
+    std::size_t rank = 0;
+    for (std::int64_t row = 0; row < rows; ++row) {
+        const auto& parts = bytes[static_cast<std::size_t>(row)];
+        const std::int64_t most = divide_rows ? std::ssize(parts) : 1;
         const std::int64_t count =
-            std::clamp<std::int64_t>(share(ranks, layers, l).size(), 1, std::max<std::int64_t>(1, filled));
-        for (LoadItem& item : divide_layer(l, parts, count)) owned[static_cast<std::size_t>(rank++)].push_back(item);
+            std::clamp<std::int64_t>(share(ranks, rows, row).size(), 1, std::max<std::int64_t>(1, most));
+        for (auto& share_of_rank : divide_row(row, parts, count)) owned[rank++] = std::move(share_of_rank);
     }
     return owned;
 }
 
-std::vector<std::vector<GroupShare>> assign_heads(std::int64_t heads, std::int64_t kv_heads,
-                                                  const std::vector<std::int64_t>& pending, std::int64_t ranks) {
-    std::vector<GroupShare> groups;
-    for (const std::int64_t head : pending) {
-        const std::int64_t group = head / (heads / kv_heads);
-        if (groups.empty() || groups.back().group != group) groups.push_back({group, {}});
-        groups.back().heads.push_back(head);
+std::vector<std::int64_t> assign_rest(const std::vector<std::int64_t>& bytes, std::vector<std::int64_t> held) {
+    std::vector<std::int64_t> owners;
+    for (const std::int64_t size : bytes) {
+        const auto lightest = std::min_element(held.begin(), held.end());
+        *lightest += size;
+        owners.push_back(lightest - held.begin());
     }
-    std::vector<std::vector<GroupShare>> owned(static_cast<std::size_t>(ranks));
-    const auto count = static_cast<std::int64_t>(groups.size());
+    return owners;
+}
+
+std::vector<std::vector<PairBlock>> assign_blocks(const std::vector<PairBlock>& blocks, std::int64_t ranks) {
+    std::vector<std::vector<PairBlock>> owned(static_cast<std::size_t>(ranks));
+    const std::int64_t count = std::ssize(blocks);
     if (ranks <= count) {
         for (std::int64_t r = 0; r < ranks; ++r) {
             const Range mine = share(count, ranks, r);
-            owned[static_cast<std::size_t>(r)].assign(groups.begin() + mine.begin, groups.begin() + mine.end);
+            owned[static_cast<std::size_t>(r)].assign(blocks.begin() + mine.begin, blocks.begin() + mine.end);
         }
         return owned;
     }
-    std::int64_t rank = 0;
-    for (std::int64_t g = 0; g < count; ++g) {
-        const GroupShare& group = groups[static_cast<std::size_t>(g)];
-        const auto members = static_cast<std::int64_t>(group.heads.size());
-        const std::int64_t parts = std::min(share(ranks, count, g).size(), members);
+    std::size_t rank = 0;
+    for (std::int64_t b = 0; b < count; ++b) {
+        const PairBlock& block = blocks[static_cast<std::size_t>(b)];
+        const std::int64_t members = std::ssize(block.heads);
+        const std::int64_t parts = std::min(share(ranks, count, b).size(), members);
         for (std::int64_t p = 0; p < parts; ++p) {
             const Range part = share(members, parts, p);
-            owned[static_cast<std::size_t>(rank++)].push_back(
-                {group.group, {group.heads.begin() + part.begin, group.heads.begin() + part.end}});
+            owned[rank++].push_back(
+                {block.left, block.right, {block.heads.begin() + part.begin, block.heads.begin() + part.end}});
         }
     }
     return owned;
@@ -119,37 +131,50 @@ std::vector<std::vector<GroupShare>> assign_heads(std::int64_t heads, std::int64
 
 namespace {
 
-// Pieces that the groups come to when none may have more than `most` heads.
-std::int64_t pieces_within(const std::vector<GroupShare>& shares, std::int64_t most) {
+// Pieces that the blocks come to when none may have more than `most` left heads.
+std::int64_t pieces_within(const std::vector<PairBlock>& blocks, std::int64_t most) {
     std::int64_t pieces = 0;
-    for (const GroupShare& held : shares) pieces += (std::ssize(held.heads) + most - 1) / most;
+    for (const PairBlock& block : blocks) pieces += (std::ssize(block.heads) + most - 1) / most;
     return pieces;
 }
 
 }  // namespace
 
-std::vector<std::vector<GroupShare>> cut_into_passes(const std::vector<GroupShare>& shares, std::int64_t passes) {
-    std::vector<std::vector<GroupShare>> cut(static_cast<std::size_t>(passes));
-    const std::int64_t count = std::ssize(shares);
+std::vector<std::vector<PairBlock>> cut_into_passes(const std::vector<PairBlock>& blocks, std::int64_t passes) {
+    std::vector<std::vector<PairBlock>> cut(static_cast<std::size_t>(passes));
+    const std::int64_t count = std::ssize(blocks);
     if (passes <= count) {
         for (std::int64_t p = 0; p < passes; ++p) {
             const Range mine = share(count, passes, p);
-            cut[static_cast<std::size_t>(p)].assign(shares.begin() + mine.begin, shares.begin() + mine.end);
+            cut[static_cast<std::size_t>(p)].assign(blocks.begin() + mine.begin, blocks.begin() + mine.end);
         }
         return cut;
     }
     std::int64_t most = 0;
-    for (const GroupShare& held : shares) most = std::max(most, std::int64_t{std::ssize(held.heads)});
-    while (most > 1 && pieces_within(shares, most - 1) <= passes) --most;
+    for (const PairBlock& block : blocks) most = std::max(most, std::int64_t{std::ssize(block.heads)});
+    while (most > 1 && pieces_within(blocks, most - 1) <= passes) --most;
     std::size_t pass = 0;
-    for (const GroupShare& held : shares) {
-        const std::int64_t members = std::ssize(held.heads), parts = (members + most - 1) / most;
+    for (const PairBlock& block : blocks) {
+        const std::int64_t members = std::ssize(block.heads), parts = (members + most - 1) / most;
         for (std::int64_t p = 0; p < parts; ++p) {
             const Range part = share(members, parts, p);
-            cut[pass++].push_back({held.group, {held.heads.begin() + part.begin, held.heads.begin() + part.end}});
+            cut[pass++].push_back(
+                {block.left, block.right, {block.heads.begin() + part.begin, block.heads.begin() + part.end}});
         }
     }
     return cut;
+}
+
+std::vector<GroupShare> held_for(const std::vector<PairBlock>& blocks, std::int64_t group_size, bool all_pairs) {
+    std::map<std::int64_t, std::set<std::int64_t>> held;
+    for (const PairBlock& block : blocks) {
+        held[block.left].insert(block.heads.begin(), block.heads.end());
+        if (!all_pairs) continue;
+        for (std::int64_t i = 0; i < group_size; ++i) held[block.right].insert(block.right * group_size + i);
+    }
+    std::vector<GroupShare> shares;
+    for (const auto& [group, heads] : held) shares.push_back({group, {heads.begin(), heads.end()}});
+    return shares;
 }
 
 }  // namespace geom

@@ -1,7 +1,6 @@
-// Who owns what: layers for loading, query heads for gram and match. Pure integers, the same on every rank.
+// Who owns what: parts of layers for loading, blocks of head pairs for products. Pure integers, the same on every rank.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -9,43 +8,52 @@
 
 namespace geom {
 
-/// Parts of a layer that are loaded together; a layer is divided among ranks by parts only.
-enum class LayerPart : std::uint8_t { attention, gate, up, down };
-inline constexpr int layer_part_count = 4;
-
-/// Bytes that are read of each part of each layer.
-using PartBytes = std::vector<std::array<std::int64_t, layer_part_count>>;
-
-/// A layer, or some parts of one, that a rank loads.
-struct LoadItem {
-    std::int64_t layer = 0;
-    std::array<bool, layer_part_count> parts = {true, true, true, true};
-
-    bool has(LayerPart part) const noexcept { return parts[static_cast<std::size_t>(part)]; }
+/// A part of a layer: its place in the lists that assign_parts was given.
+struct PartOf {
+    std::int64_t row = 0;
+    std::int64_t part = 0;
+    friend bool operator==(const PartOf&, const PartOf&) = default;
 };
 
-/// What every rank loads, in the order in which it loads it.
+/// The parts of every rank, by row, given the bytes of every part of every row.
 ///
-/// With at most as many ranks as layers each gets a contiguous run, such that the largest sum of bytes is as small as
-/// contiguous runs allow; every rank gets a layer. With more ranks, a layer's non-empty parts go to up to four ranks
-/// (3 layers of equal parts on 8 ranks: 3, 3, 2 ranks); ranks beyond that load nothing.
-std::vector<std::vector<LoadItem>> assign_layers(const PartBytes& bytes, std::int64_t ranks);
+/// With at most as many ranks as rows each gets a contiguous run of rows, such that the largest sum of bytes is as
+/// small as contiguous runs allow; every rank gets a row. With more ranks, a row's parts go to as many of its ranks as
+/// it has parts (3 rows of four equal parts on 8 ranks: 3, 3, 2 ranks), unless it is not to be divided; ranks beyond
+/// that get nothing.
+std::vector<std::vector<PartOf>> assign_parts(const std::vector<std::vector<std::int64_t>>& bytes, std::int64_t ranks,
+                                              bool divide_rows);
+
+/// Of each of these things, after what every rank has already: the rank with the fewest bytes, the lowest of equals.
+std::vector<std::int64_t> assign_rest(const std::vector<std::int64_t>& bytes, std::vector<std::int64_t> held);
 
 /// Query heads of one key/value group that a rank holds.
 struct GroupShare {
     std::int64_t group = 0;
     std::vector<std::int64_t> heads;  ///< rising
+    friend bool operator==(const GroupShare&, const GroupShare&) = default;
 };
 
-/// The query heads of every rank. Whole groups first, in contiguous runs; with more ranks than groups, a group's heads
-/// are divided (its key products are then computed by each of its ranks); ranks beyond the heads hold nothing.
-/// `pending` lists the heads to assign, rising (all H, or what a resumed run still owes).
-std::vector<std::vector<GroupShare>> assign_heads(std::int64_t heads, std::int64_t kv_heads,
-                                                  const std::vector<std::int64_t>& pending, std::int64_t ranks);
+/// Query heads of one group against all query heads of another, or of the same.
+struct PairBlock {
+    std::int64_t left = 0;            ///< group
+    std::int64_t right = 0;           ///< group, not below left
+    std::vector<std::int64_t> heads;  ///< of the left group, rising
+    friend bool operator==(const PairBlock&, const PairBlock&) = default;
+};
 
-/// A rank's shares cut into `passes` that are held one after the other: whole groups while there are enough, else
-/// pieces of one group a pass, of as few heads as the passes allow: a head a pass when there are as many passes as
+/// The blocks of every rank, from a list in the order of its groups. Whole blocks first, in contiguous runs; with more
+/// ranks than blocks, a block's heads are divided (the products of keys are then computed by each of its ranks); ranks
+/// beyond the heads get nothing.
+std::vector<std::vector<PairBlock>> assign_blocks(const std::vector<PairBlock>& blocks, std::int64_t ranks);
+
+/// A rank's blocks cut into `passes` that are held one after the other: whole blocks while there are enough, else
+/// pieces of one block a pass, of as few heads as the passes allow: a head a pass when there are as many passes as
 /// heads. Passes at the end may be empty.
-std::vector<std::vector<GroupShare>> cut_into_passes(const std::vector<GroupShare>& shares, std::int64_t passes);
+std::vector<std::vector<PairBlock>> cut_into_passes(const std::vector<PairBlock>& blocks, std::int64_t passes);
+
+/// What has to be in memory for these blocks, by group: the left heads of each, and all `group_size` heads of a group
+/// that is another block's right side or its own where `all_pairs`.
+std::vector<GroupShare> held_for(const std::vector<PairBlock>& blocks, std::int64_t group_size, bool all_pairs);
 
 }  // namespace geom

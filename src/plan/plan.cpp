@@ -3,128 +3,282 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <set>
 
 #include "core/error.hpp"
+#include "plan/loads.hpp"
 
 namespace geom {
 
 namespace {
 
-std::int64_t blocks_of(const std::vector<GroupShare>& shares) {
+std::int64_t blocks_of(const std::vector<GroupShare>& held) {
     std::int64_t blocks = 0;
-    for (const GroupShare& share_of_group : shares)
-        blocks += 1 + static_cast<std::int64_t>(share_of_group.heads.size());
+    for (const GroupShare& share_of_group : held) blocks += 1 + std::ssize(share_of_group.heads);
     return blocks;
 }
 
-std::int64_t heads_of(const std::vector<GroupShare>& shares) {
-    std::int64_t heads = 0;
-    for (const GroupShare& share_of_group : shares) heads += static_cast<std::int64_t>(share_of_group.heads.size());
-    return heads;
-}
+// --- pairs of heads
+// ----------------------------------------------------------------------------------------------------
 
-// (H + KV) L (L + 1) / 2 tiles of hd x hd x D multiply-adds for the heads of these shares.
-std::int64_t flops_of(const PlanInput& in, const std::vector<GroupShare>& shares) {
-    return blocks_of(shares) * (in.layers * (in.layers + 1) / 2) * 2 * in.head_dim * in.head_dim * in.hidden;
-}
+// What measures owe of heads: by block of groups, then by left head, then by measure.
+class PairDemand {
+public:
+    explicit PairDemand(const PlanInput& input) : input_(input) {
+        const std::int64_t size = input.shape.group_size();
+        for (std::size_t m = 0; m < input.measures.size(); ++m) {
+            for (const Unit& unit : input.measures[m].owed) {
+                if (unit.of != UnitOf::head && unit.of != UnitOf::pair) continue;
+                const std::int64_t group = unit.first / size, other = unit.of == UnitOf::head ? group : unit.second;
+                if (unit.of == UnitOf::pair) all_pairs_ = true;
+                owed_[{group, other}][unit.first].push_back({static_cast<std::int64_t>(m), {unit}});
+            }
+        }
+    }
 
-// What a rank's loads cost to read in one pass: everything, or only the rows whose heads the pass holds.
-struct PassReading {
-    std::int64_t bytes = 0;
-    std::int64_t largest_layer = 0;  // in memory
+    /// Some measure holds heads against others.
+    bool all_pairs() const noexcept { return all_pairs_; }
+
+    std::vector<PairBlock> blocks() const {
+        std::vector<PairBlock> blocks;
+        for (const auto& [groups, heads] : owed_) {
+            blocks.push_back({groups.first, groups.second, {}});
+            for (const auto& [head, visits] : heads) blocks.back().heads.push_back(head);
+        }
+        return blocks;
+    }
+
+    PairPass pass_of(const std::vector<PairBlock>& blocks) const {
+        PairPass pass{held_for(blocks, input_.shape.group_size(), all_pairs_), {}};
+        const auto place = [&](std::int64_t group) {
+            return std::find_if(pass.held.begin(), pass.held.end(),
+                                [&](const GroupShare& held) { return held.group == group; }) -
+                   pass.held.begin();
+        };
+        for (const PairBlock& block : blocks)
+            pass.visits.push_back({place(block.left), place(block.right), block.heads, visits_of(block)});
+        return pass;
+    }
+
+private:
+    std::vector<Visit> visits_of(const PairBlock& block) const {
+        std::map<std::int64_t, Visit> by_measure;
+        for (const std::int64_t head : block.heads) {
+            for (const Visit& visit : owed_.at({block.left, block.right}).at(head)) {
+                Visit& of_measure = by_measure[visit.measure];
+                of_measure.measure = visit.measure;
+                of_measure.units.insert(of_measure.units.end(), visit.units.begin(), visit.units.end());
+            }
+        }
+        std::vector<Visit> visits;
+        for (auto& [measure, visit] : by_measure) visits.push_back(std::move(visit));
+        return visits;
+    }
+
+    const PlanInput& input_;
+    bool all_pairs_ = false;
+    std::map<std::pair<std::int64_t, std::int64_t>, std::map<std::int64_t, std::vector<Visit>>> owed_;
 };
 
-PassReading reading_of(const Plan& plan, std::int64_t pass, const std::vector<LoadItem>& loads) {
-    const PlanInput& in = plan.input;
-    const bool whole = !in.head_blocks || (pass == 0 && in.all_weights_in_first_pass);
-    const std::int64_t rows =
-        in.head_blocks ? static_cast<std::int64_t>(plan.heads_in_pass(pass).size() + plan.groups_in_pass(pass).size())
-                       : 0;
-    PassReading reading;
-    for (const LoadItem& item : loads) {
-        const auto l = static_cast<std::size_t>(item.layer);
-        std::int64_t bytes = 0, total = 0;
-        for (std::size_t p = 0; p < layer_part_count; ++p) {
-            total += in.part_bytes[l][p];
-            if (item.parts[p]) bytes += in.part_bytes[l][p];
-        }
-        double memory = total == 0 ? 0.0 : static_cast<double>(in.layer_memory[l]) / static_cast<double>(total);
-        if (!whole) bytes = item.has(LayerPart::attention) ? rows * in.stored_row_block : 0;
-        reading.bytes += bytes;
-        reading.largest_layer =
-            std::max(reading.largest_layer, static_cast<std::int64_t>(memory * static_cast<double>(bytes)));
+// --- memory
+// ------------------------------------------------------------------------------------------------------------
+
+// Query heads and groups whose rows a pass reads.
+struct PassHeads {
+    std::vector<std::int64_t> heads, groups;
+};
+
+struct Reading {
+    std::int64_t bytes = 0;
+    std::int64_t largest = 0;  // load, in memory
+};
+
+Reading reading_of(const ModelShape& shape, const std::vector<Load>& loads, const PassHeads& pass) {
+    Reading reading;
+    for (const Load& load : loads) {
+        const LoadBytes bytes = bytes_of(shape, load, pass.heads, pass.groups);
+        reading.bytes += bytes.stored;
+        reading.largest = std::max(reading.largest, bytes.memory);
     }
     return reading;
 }
 
-// Blocks of a round that `rank` sends to others, or gets from them.
-std::int64_t moving_blocks(const Plan& plan, std::int64_t pass, std::int64_t rank, bool sent) {
-    const auto blocks_in = [&](std::int64_t r) {
-        return blocks_of(plan.ranks[static_cast<std::size_t>(r)].passes[static_cast<std::size_t>(pass)]);
-    };
-    std::int64_t blocks = 0;
-    for (std::int64_t peer = 0; peer < std::ssize(plan.ranks); ++peer) {
-        const std::int64_t from = sent ? rank : peer;
-        if (peer == rank || plan.ranks[static_cast<std::size_t>(from)].loads.empty()) continue;
-        blocks += blocks_in(sent ? peer : rank);
-    }
-    return blocks;
-}
-
-struct RankMemory {
-    MemoryPlan host, device;
-};
-
-RankMemory memory_of(const Plan& plan, std::int64_t pass, std::int64_t rank) {
-    const PlanInput& in = plan.input;
-    const RankPlan& mine = plan.ranks[static_cast<std::size_t>(rank)];
-    RankMemory memory;
-    MemoryPlan& host = memory.host;
-    MemoryPlan& computing = in.device ? memory.device : memory.host;  // where verbs read and write
-    const std::int64_t in_flight = 2 * reading_of(plan, pass, mine.loads).largest_layer;
-    host.process = in.process_bytes;
-    host.stream = in_flight;
-    host.results = in.result_bytes / in.ranks;
-    host.transit = 2 * in.largest_variable / in.ranks;  // they are written a variable at a time
-    if (in.device) memory.device.process = in.device_process_bytes;
-    computing.stream = in_flight;
-    computing.scratch = in.layer_scratch_bytes;
-    host.scratch += in.layer_host_bytes;
-    if (in.head_blocks) {
-        const std::int64_t sent = moving_blocks(plan, pass, rank, true) * in.block_bytes;
-        computing.blocks = blocks_of(mine.passes[static_cast<std::size_t>(pass)]) * in.layers * in.block_bytes;
-        computing.staging = sent;
-        if (in.device && in.exchange_on_host)
-            host.staging = sent + moving_blocks(plan, pass, rank, false) * in.block_bytes;
-        computing.products = in.kept_scratch_bytes + in.scratch_bytes;
-    }
-    return memory;
-}
-
-// The plan with a given number of passes, memory and costs filled in.
-Plan plan_with(const PlanInput& input, std::int64_t passes) {
-    Plan plan{input, passes, {}};
-    const auto loads = assign_layers(input.part_bytes, input.ranks);
-    const auto heads = input.head_blocks ? assign_heads(input.heads, input.kv_heads, input.pending_heads, input.ranks)
-                                         : std::vector<std::vector<GroupShare>>(static_cast<std::size_t>(input.ranks));
-    for (std::size_t r = 0; r < loads.size(); ++r) {
-        RankPlan rank;
-        rank.loads = loads[r];
-        rank.passes = cut_into_passes(heads[r], passes);
-        for (const auto& shares : rank.passes) rank.flops += flops_of(input, shares);
-        plan.ranks.push_back(std::move(rank));
-    }
-    for (std::int64_t r = 0; r < input.ranks; ++r) {
-        RankPlan& rank = plan.ranks[static_cast<std::size_t>(r)];
-        for (std::int64_t pass = 0; pass < passes; ++pass) {
-            rank.bytes_read += reading_of(plan, pass, rank.loads).bytes;
-            const RankMemory memory = memory_of(plan, pass, r);
-            if (memory.host.total() > rank.memory.total()) rank.memory = memory.host;
-            if (memory.device.total() > rank.device.total()) rank.device = memory.device;
+// Everything about one number of passes that the ranks' memory follows from.
+class PassPlanner {
+public:
+    explicit PassPlanner(Plan& plan) : plan_(plan) {
+        for (std::int64_t pass = 0; pass < plan.passes; ++pass) {
+            heads_.push_back({plan.heads_in_pass(pass), plan.groups_in_pass(pass)});
+            std::vector<std::int64_t> blocks;
+            for (const RankPlan& rank : plan.ranks)
+                blocks.push_back(blocks_of(rank.passes[static_cast<std::size_t>(pass)].held));
+            blocks_.push_back(std::move(blocks));
+        }
+        for (const MeasureDemand& measure : plan.input.measures) {
+            if (measure.owed.empty()) continue;
+            need_.layer = std::max(need_.layer, measure.memory.layer);
+            need_.layer_host = std::max(need_.layer_host, measure.memory.layer_host);
+            need_.pair = std::max(need_.pair, measure.memory.pair);
+            need_.kept += measure.memory.kept;
+            need_.kept_host += measure.memory.kept_host;
+            state_ = std::max(state_, measure.needs.rising.chunks > 0 ? measure.needs.rising.state_bytes : 0);
         }
     }
+
+    void fill(std::int64_t rank) {
+        RankPlan& mine = plan_.ranks[static_cast<std::size_t>(rank)];
+        mine.slots = slots_of(mine);
+        for (std::int64_t pass = 0; pass < plan_.passes; ++pass) {
+            const auto& loads = pass == 0 ? mine.loads : mine.later_loads;
+            Reading reading = reading_of(plan_.input.shape, loads, heads_[static_cast<std::size_t>(pass)]);
+            mine.bytes_read += reading.bytes;
+            if (pass == 0 && !mine.rising.empty()) {
+                const Reading rising = reading_of(plan_.input.shape, mine.rising, {});
+                mine.bytes_read += rising.bytes * (plan_.resident ? 1 : chunks());
+                reading.largest = std::max(reading.largest, rising.largest);
+            }
+            take_worst(mine, pass, rank, (pass == 0 ? mine.slots : 2) * reading.largest);
+        }
+    }
+
+private:
+    std::int64_t chunks() const {
+        std::int64_t chunks = 0;
+        for (const MeasureDemand& measure : plan_.input.measures) {
+            if (!measure.owed.empty()) chunks = std::max(chunks, measure.needs.rising.chunks);
+        }
+        return chunks;
+    }
+
+    std::int64_t slots_of(const RankPlan& mine) const {
+        const bool pairs =
+            std::any_of(mine.loads.begin(), mine.loads.end(), [](const Load& load) { return load.after_previous; });
+        const std::int64_t least = pairs ? 3 : 2;
+        return plan_.resident ? std::max(least, std::int64_t{std::ssize(mine.rising)}) : least;
+    }
+
+    // Blocks of a round that `rank` sends to others, or gets from them.
+    std::int64_t moving_blocks(std::int64_t pass, std::int64_t rank, bool sent) const {
+        const std::vector<std::int64_t>& held = blocks_[static_cast<std::size_t>(pass)];
+        std::int64_t blocks = 0;
+        for (std::size_t peer = 0; peer < held.size(); ++peer) {
+            const std::size_t from = sent ? static_cast<std::size_t>(rank) : peer;
+            if (static_cast<std::int64_t>(peer) == rank || plan_.ranks[from].later_loads.empty()) continue;
+            blocks += held[sent ? peer : static_cast<std::size_t>(rank)];
+        }
+        return blocks;
+    }
+
+    void take_worst(RankPlan& mine, std::int64_t pass, std::int64_t rank, std::int64_t in_flight) const {
+        const PlanInput& in = plan_.input;
+        MemoryPlan host, device;
+        MemoryPlan& computing = in.device ? device : host;  // where verbs read and write
+        host.process = in.process_bytes;
+        host.stream = in_flight;
+        host.results = in.result_bytes / in.ranks + need_.kept_host + 2 * state_;
+        host.transit = 2 * in.largest_variable / in.ranks;  // they are written a variable at a time
+        if (in.device) device.process = in.device_process_bytes;
+        computing.stream = in_flight;
+        computing.scratch = need_.layer + need_.kept;
+        host.scratch += need_.layer_host;
+        if (plan_.head_blocks) {
+            const std::int64_t sent = moving_blocks(pass, rank, true) * in.block_bytes;
+            computing.blocks = blocks_[static_cast<std::size_t>(pass)][static_cast<std::size_t>(rank)] *
+                               std::ssize(plan_.attention_rows) * in.block_bytes;
+            computing.staging = sent;
+            if (in.device && in.exchange_on_host)
+                host.staging = sent + moving_blocks(pass, rank, false) * in.block_bytes;
+            computing.products = need_.kept + need_.pair;
+        }
+        if (host.total() > mine.memory.total()) mine.memory = host;
+        if (device.total() > mine.device.total()) mine.device = device;
+    }
+
+    Plan& plan_;
+    std::vector<PassHeads> heads_;                   // by pass
+    std::vector<std::vector<std::int64_t>> blocks_;  // by pass and rank
+    MemoryNeed need_;                                // of all measures that owe something
+    std::int64_t state_ = 0;
+};
+
+void count_work(const PlanInput& input, RankPlan& rank) {
+    rank.work.assign(input.measures.size(), {});
+    const auto count = [&](const std::vector<Visit>& visits) {
+        for (const Visit& visit : visits) {
+            const auto m = static_cast<std::size_t>(visit.measure);
+            if (input.measures[m].work) rank.work[m] += input.measures[m].work(input.shape, visit.units);
+        }
+    };
+    for (const Load& load : rank.loads) {  // a global's strips are one unit
+        if (load.of != UnitOf::global || load.rows.begin == 0) count(load.visits);
+    }
+    for (const Load& load : rank.rising) count(load.visits);
+    for (const PairPass& pass : rank.passes) {
+        for (const PairVisit& visit : pass.visits) count(visit.visits);
+    }
+}
+
+// Loads and blocks of every rank, whatever the number of passes.
+struct Assignment {
+    Plan plan;  // without passes
+    PairDemand pairs;
+    std::vector<std::vector<PairBlock>> blocks;  // by rank
+};
+
+Plan plan_with(const Assignment& assignment, std::int64_t passes, bool resident) {
+    Plan plan = assignment.plan;
+    plan.passes = passes;
+    plan.resident = resident;
+    for (std::size_t r = 0; r < plan.ranks.size(); ++r) {
+        for (const auto& blocks : cut_into_passes(assignment.blocks[r], passes))
+            plan.ranks[r].passes.push_back(assignment.pairs.pass_of(blocks));
+        count_work(plan.input, plan.ranks[r]);
+    }
+    PassPlanner planner(plan);
+    for (std::int64_t r = 0; r < plan.input.ranks; ++r) planner.fill(r);
     return plan;
+}
+
+Assignment assign(const PlanInput& input) {
+    const Demand demand = demand_of(input.shape, input.measures);
+    Assignment assignment{{}, PairDemand(input), {}};
+    assignment.plan.input = input;
+    assignment.plan.head_blocks = demand.heads;
+    if (demand.heads) assignment.plan.attention_rows = input.shape.attention_rows();
+    for (RankLoads& loads : loads_of(input.shape, input.measures, demand, input.ranks)) {
+        RankPlan rank;
+        rank.loads = std::move(loads.loads);
+        rank.rising = std::move(loads.rising);
+        for (const Load& load : rank.loads) {
+            if (!load.heads) continue;
+            Load later{UnitOf::layer, load.row, -1, {}, {}, true, false, false, {}};
+            rank.later_loads.push_back(std::move(later));
+        }
+        assignment.plan.ranks.push_back(std::move(rank));
+    }
+    assignment.blocks = assign_blocks(assignment.pairs.blocks(), input.ranks);
+    return assignment;
+}
+
+[[noreturn]] void too_small(const Plan& plan) {
+    const PlanInput& input = plan.input;
+    // Of two budgets that are too small the one that lacks more is named: what it names is then enough for both.
+    const bool device =
+        plan.peak_device_bytes() - input.device_budget > std::max<std::int64_t>(0, plan.peak_bytes() - input.budget);
+    const auto worst =
+        std::max_element(plan.ranks.begin(), plan.ranks.end(), [device](const RankPlan& a, const RankPlan& b) {
+            return device ? a.device.total() < b.device.total() : a.memory.total() < b.memory.total();
+        });
+    const MemoryPlan& memory = device ? worst->device : worst->memory;
+    throw Error(
+        ExitCode::usage,
+        fmt::format("--memory-budget {} bytes a rank{} is too small: even with one head of a rank at a time, {} "
+                    "bytes are needed (process {}, layers in flight {}, head blocks {}, scratch and results "
+                    "{}); give at least that, or use more ranks",
+                    device ? input.device_budget : input.budget, device ? " of GPU memory" : "", memory.total(),
+                    memory.process, memory.stream, memory.blocks + memory.staging,
+                    std::max(memory.scratch, memory.products) + memory.results + memory.transit));
 }
 
 template <class F>
@@ -140,49 +294,68 @@ double largest_over_mean(const std::vector<RankPlan>& ranks, F&& value) {
 }  // namespace
 
 Plan make_plan(const PlanInput& input) {
-    std::int64_t most_heads = 1;
-    if (input.head_blocks) {
-        for (const auto& shares : assign_heads(input.heads, input.kv_heads, input.pending_heads, input.ranks)) {
-            most_heads = std::max(most_heads, heads_of(shares));
-        }
+    const Assignment assignment = assign(input);
+    std::int64_t most_passes = 1;
+    for (const auto& blocks : assignment.blocks) {
+        std::int64_t heads = 0;
+        for (const PairBlock& block : blocks) heads += std::ssize(block.heads);
+        most_passes = std::max(most_passes, heads);
     }
+    const auto fits = [&](const Plan& plan) {
+        return plan.peak_bytes() <= input.budget && (!input.device || plan.peak_device_bytes() <= input.device_budget);
+    };
     Plan plan;
-    for (std::int64_t passes = 1; passes <= most_heads; ++passes) {
-        plan = plan_with(input, passes);
-        if (plan.peak_bytes() <= input.budget && plan.peak_device_bytes() <= input.device_budget) return plan;
+    for (std::int64_t passes = 1; passes <= most_passes; ++passes) {
+        plan = plan_with(assignment, passes, false);
+        if (!fits(plan)) continue;
+        const bool rising = std::any_of(plan.ranks.begin(), plan.ranks.end(),
+                                        [](const RankPlan& rank) { return !rank.rising.empty(); });
+        if (!rising) return plan;
+        Plan resident = plan_with(assignment, passes, true);
+        return fits(resident) ? resident : plan;
     }
-    // Of two budgets that are too small the one that lacks more is named: what it names is then enough for both.
-    const bool device =
-        plan.peak_device_bytes() - input.device_budget > std::max<std::int64_t>(0, plan.peak_bytes() - input.budget);
-    const MemoryPlan& memory = device ? plan.ranks[0].device : plan.ranks[0].memory;
-    throw Error(
-        ExitCode::usage,
-        fmt::format("--memory-budget {} bytes a rank{} is too small: even with one head of a rank at a time, {} "
-                    "bytes are needed (process {}, two layers in flight {}, head blocks {}, scratch and results "
-                    "{}); give at least that, or use more ranks",
-                    device ? input.device_budget : input.budget, device ? " of GPU memory" : "",
-                    device ? plan.peak_device_bytes() : plan.peak_bytes(), memory.process, memory.stream,
-                    memory.blocks + memory.staging,
-                    std::max(memory.scratch, memory.products) + memory.results + memory.transit));
+    too_small(plan);
 }
 
-std::int64_t Plan::rounds() const {
-    std::size_t most = 0;
-    for (const RankPlan& rank : ranks) most = std::max(most, rank.loads.size());
-    return static_cast<std::int64_t>(most);
+std::int64_t RankPlan::flops() const {
+    std::int64_t sum = 0;
+    for (const Work& of_measure : work) sum += of_measure.products;
+    return sum;
 }
 
-std::int64_t Plan::attention_layer(std::int64_t rank, std::int64_t round) const {
-    const std::vector<LoadItem>& loads = ranks[static_cast<std::size_t>(rank)].loads;
-    if (round >= static_cast<std::int64_t>(loads.size())) return -1;
-    const LoadItem& item = loads[static_cast<std::size_t>(round)];
-    return item.has(LayerPart::attention) ? item.layer : -1;
+const Load* Plan::load(std::int64_t pass, std::int64_t round, std::int64_t rank) const {
+    const RankPlan& mine = ranks[static_cast<std::size_t>(rank)];
+    const std::vector<Load>& loads = pass == 0 ? mine.loads : mine.later_loads;
+    return round < std::ssize(loads) ? &loads[static_cast<std::size_t>(round)] : nullptr;
+}
+
+std::int64_t Plan::rounds(std::int64_t pass) const {
+    std::int64_t most = 0;
+    for (const RankPlan& rank : ranks) {
+        most = std::max(most, std::int64_t{std::ssize(pass == 0 ? rank.loads : rank.later_loads)});
+    }
+    return most;
+}
+
+bool Plan::exchanges(std::int64_t pass, std::int64_t round) const {
+    for (std::int64_t rank = 0; rank < std::ssize(ranks); ++rank) {
+        const Load* brought = load(pass, round, rank);
+        if (brought != nullptr && brought->heads) return true;
+    }
+    return false;
+}
+
+std::int64_t Plan::pair_rounds(std::int64_t pass) const {
+    std::int64_t most = 0;
+    for (const RankPlan& rank : ranks)
+        most = std::max(most, std::int64_t{std::ssize(rank.passes[static_cast<std::size_t>(pass)].visits)});
+    return most;
 }
 
 std::vector<std::int64_t> Plan::heads_in_pass(std::int64_t pass) const {
     std::set<std::int64_t> heads;
     for (const RankPlan& rank : ranks) {
-        for (const GroupShare& held : rank.passes[static_cast<std::size_t>(pass)])
+        for (const GroupShare& held : rank.passes[static_cast<std::size_t>(pass)].held)
             heads.insert(held.heads.begin(), held.heads.end());
     }
     return {heads.begin(), heads.end()};
@@ -191,7 +364,7 @@ std::vector<std::int64_t> Plan::heads_in_pass(std::int64_t pass) const {
 std::vector<std::int64_t> Plan::groups_in_pass(std::int64_t pass) const {
     std::set<std::int64_t> groups;
     for (const RankPlan& rank : ranks) {
-        for (const GroupShare& held : rank.passes[static_cast<std::size_t>(pass)]) groups.insert(held.group);
+        for (const GroupShare& held : rank.passes[static_cast<std::size_t>(pass)].held) groups.insert(held.group);
     }
     return {groups.begin(), groups.end()};
 }
@@ -206,25 +379,33 @@ void append_blocks(const std::vector<GroupShare>& held, std::int64_t layer, std:
     }
 }
 
+// The layer among those with attention whose head blocks a load brings; -1 for none.
+std::int64_t layer_of(const Plan& plan, const Load* load) {
+    if (load == nullptr || !load->heads) return -1;
+    return std::lower_bound(plan.attention_rows.begin(), plan.attention_rows.end(), load->row) -
+           plan.attention_rows.begin();
+}
+
 }  // namespace
 
 std::vector<BlockTransfer> Plan::sends(std::int64_t pass, std::int64_t round, std::int64_t rank) const {
     std::vector<BlockTransfer> out;
-    const std::int64_t layer = attention_layer(rank, round);
+    const std::int64_t layer = layer_of(*this, load(pass, round, rank));
     if (layer < 0) return out;
     for (std::size_t peer = 0; peer < ranks.size(); ++peer) {
-        append_blocks(ranks[peer].passes[static_cast<std::size_t>(pass)], layer, static_cast<std::int64_t>(peer), out);
+        append_blocks(ranks[peer].passes[static_cast<std::size_t>(pass)].held, layer, static_cast<std::int64_t>(peer),
+                      out);
     }
     return out;
 }
 
 std::vector<BlockTransfer> Plan::receives(std::int64_t pass, std::int64_t round, std::int64_t rank) const {
     std::vector<BlockTransfer> out;
-    for (std::size_t peer = 0; peer < ranks.size(); ++peer) {
-        const std::int64_t layer = attention_layer(static_cast<std::int64_t>(peer), round);
+    for (std::int64_t peer = 0; peer < std::ssize(ranks); ++peer) {
+        const std::int64_t layer = layer_of(*this, load(pass, round, peer));
         if (layer < 0) continue;
-        append_blocks(ranks[static_cast<std::size_t>(rank)].passes[static_cast<std::size_t>(pass)], layer,
-                      static_cast<std::int64_t>(peer), out);
+        append_blocks(ranks[static_cast<std::size_t>(rank)].passes[static_cast<std::size_t>(pass)].held, layer, peer,
+                      out);
     }
     return out;
 }
@@ -237,7 +418,7 @@ std::int64_t Plan::bytes_read() const {
 
 std::int64_t Plan::flops() const {
     std::int64_t sum = 0;
-    for (const RankPlan& rank : ranks) sum += rank.flops;
+    for (const RankPlan& rank : ranks) sum += rank.flops();
     return sum;
 }
 
@@ -258,7 +439,7 @@ double Plan::load_imbalance() const {
 }
 
 double Plan::flops_imbalance() const {
-    return largest_over_mean(ranks, [](const RankPlan& rank) { return rank.flops; });
+    return largest_over_mean(ranks, [](const RankPlan& rank) { return rank.flops(); });
 }
 
 }  // namespace geom

@@ -6,10 +6,6 @@
 
 namespace geom {
 
-DType memory_dtype(DType stored) noexcept {
-    return stored == DType::f8_e4m3 || stored == DType::f8_e5m2 ? DType::f32 : stored;
-}
-
 const LayerWeights::Part* LayerWeights::first_part(WeightFamily family, std::int64_t expert) const noexcept {
     for (const Part& part : parts_) {
         if (part.family == family && part.expert == expert) return &part;

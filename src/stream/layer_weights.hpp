@@ -28,9 +28,6 @@ struct LayerRequest {
     friend bool operator==(const LayerRequest&, const LayerRequest&) = default;
 };
 
-/// The type a stored type has in memory: f8 becomes f32, all others stay.
-DType memory_dtype(DType stored) noexcept;
-
 class LayerWeights {
 public:
     std::int64_t layer() const noexcept { return layer_; }  ///< -1: of no layer

@@ -1,4 +1,6 @@
-#include "measures/head_store.hpp"
+#include "exchange/head_store.hpp"
+
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <map>
@@ -7,6 +9,10 @@
 
 namespace geom {
 
+HeadBlockFormat block_format(const ModelShape& shape, const Backend& backend) {
+    return backend.head_block_format(shape.operator_dtype(), shape.head_dim(), shape.hidden);
+}
+
 HeadStore::HeadStore(const Plan& plan, std::int64_t pass, std::int64_t rank, const HeadBlockFormat& format,
                      Backend& backend)
     : plan_(plan),
@@ -14,7 +20,7 @@ HeadStore::HeadStore(const Plan& plan, std::int64_t pass, std::int64_t rank, con
       rank_(rank),
       format_(format),
       backend_(backend),
-      shares_(plan.ranks[static_cast<std::size_t>(rank)].passes[static_cast<std::size_t>(pass)]) {
+      shares_(plan.ranks[static_cast<std::size_t>(rank)].passes[static_cast<std::size_t>(pass)].held) {
     std::int64_t blocks = 0;
     for (const GroupShare& held : shares_) {
         first_block_.push_back(blocks);
@@ -27,6 +33,18 @@ KvGroupBlocks HeadStore::group(std::int64_t share) const {
     const auto s = static_cast<std::size_t>(share);
     const std::byte* k = blocks_.data() + first_block_[s] * format_.bytes;
     return {layers(), static_cast<std::int64_t>(shares_[s].heads.size()), k, k + layers() * format_.bytes};
+}
+
+KvGroupBlocks HeadStore::group(std::int64_t share, std::span<const std::int64_t> heads) const {
+    KvGroupBlocks blocks = group(share);
+    const std::vector<std::int64_t>& held = shares_[static_cast<std::size_t>(share)].heads;
+    const auto first = std::search(held.begin(), held.end(), heads.begin(), heads.end());
+    if (heads.empty() || first == held.end())
+        throw Error(ExitCode::internal,
+                    fmt::format("{} heads that share {} does not hold in a row", heads.size(), share));
+    blocks.heads = std::ssize(heads);
+    blocks.q += (first - held.begin()) * layers() * format_.bytes;
+    return blocks;
 }
 
 std::byte* HeadStore::place_of(const BlockTransfer& block) const {
@@ -71,9 +89,17 @@ void HeadStore::pack(const LayerWeights& weights, const std::vector<BlockTransfe
 
     std::vector<MatrixRef> rows;
     std::vector<std::byte*> out;
+    const ModelShape& shape = plan_.input.shape;
+    const std::int64_t row = sends.empty() ? 0 : plan_.attention_rows[static_cast<std::size_t>(sends.front().layer)];
+    if (shape.at(row).head_dim != format_.head_dim) {
+        throw Error(ExitCode::input,
+                    fmt::format("layer {}: head_dim {} where others have {}: such models are not read yet",
+                                shape.at(row).number, shape.at(row).head_dim, format_.head_dim));
+    }
     for (const auto& [which, place] : packed) {
         const auto& [key, head] = which;
-        const Range range{head * format_.head_dim, (head + 1) * format_.head_dim};
+        const std::int64_t block = key ? shape.kv_head(row, head) : head;
+        const Range range{block * format_.head_dim, (block + 1) * format_.head_dim};
         rows.push_back(weights.rows(key ? WeightFamily::k_proj : WeightFamily::q_proj, range));
         out.push_back(place);
     }

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "core/buffer.hpp"
@@ -14,6 +15,9 @@
 #include "stream/layer_weights.hpp"
 
 namespace geom {
+
+/// How this backend keeps the head blocks of such a model.
+HeadBlockFormat block_format(const ModelShape& shape, const Backend& backend);
 
 class HeadStore {
 public:
@@ -25,11 +29,14 @@ public:
     void exchange_round(std::int64_t round, const LayerWeights* weights, Collectives& collectives);
 
     const std::vector<GroupShare>& shares() const noexcept { return shares_; }
-    std::int64_t layers() const noexcept { return plan_.input.layers; }
+    /// Layers with attention: Plan::attention_rows.
+    std::int64_t layers() const noexcept { return std::ssize(plan_.attention_rows); }
     const HeadBlockFormat& format() const noexcept { return format_; }
 
-    /// The blocks of shares()[share].
+    /// The blocks of shares()[share], all of its heads or some neighbours among them. Throws Error(internal) for heads
+    /// that the share does not hold one after the other.
     KvGroupBlocks group(std::int64_t share) const;
+    KvGroupBlocks group(std::int64_t share, std::span<const std::int64_t> heads) const;
 
 private:
     std::byte* place_of(const BlockTransfer& block) const;

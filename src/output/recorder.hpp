@@ -4,26 +4,38 @@
 #include <filesystem>
 #include <memory>
 #include <set>
+#include <string>
 #include <vector>
 
-#include "app/survey.hpp"
 #include "mpi/communicator.hpp"
 #include "output/journal_queue.hpp"
 
 namespace geom {
 
+/// What a recorder has to know of a run.
+struct RunToRecord {
+    std::filesystem::path file;  ///< the result
+    Schema schema;               ///< what the run's measures write
+    std::set<Unit> units;        ///< what they emit, all in all
+    Identity identity;           ///< the run's, whatever its measures
+};
+
 class Recorder {
 public:
     /// Collective. Takes over what FILE.journal holds of this very run; `fresh` throws it away instead. Every unit is
-    /// then held by one rank. Throws AgreedError(usage) naming the difference when the journal is of another run.
-    Recorder(const Survey& survey, const Communicator& communicator, bool fresh);
+    /// then held by one rank. Throws AgreedError(usage) naming the difference when the journal is of another run. `run`
+    /// has to outlive this.
+    Recorder(const RunToRecord& run, const Communicator& communicator, bool fresh);
 
     /// Collective. Opens the journal for what is to come; before the first take().
     void open();
 
     /// Units that the journal had, the same on all ranks.
     const std::set<Unit>& done() const noexcept { return done_; }
+    /// Units in the journal of measures that this run was not asked for. They stay there.
+    std::int64_t left_alone() const noexcept { return left_alone_; }
 
+    /// Throws Error(internal) for a unit that no measure of the run has declared, or that was taken before.
     void take(UnitResult result);
 
     /// Everything taken is in the journal when this returns.
@@ -32,17 +44,19 @@ public:
     /// The slabs of one variable that this rank holds; they are no longer held afterwards.
     std::vector<Slab> give(std::size_t variable) { return std::move(slabs_[variable]); }
 
-    /// The result is complete: the journal goes. Collective.
+    /// The result is complete: the journal goes, unless it holds units of measures that the run was not asked for.
+    /// Collective.
     void finish();
 
 private:
-    void read(const Communicator& communicator);
+    void read();
     void keep(UnitResult&& result);
 
-    const Survey& survey_;
+    const RunToRecord& run_;
     Communicator communicator_;
     std::filesystem::path folder_;
-    std::set<Unit> done_;
+    std::set<Unit> done_, taken_;
+    std::int64_t left_alone_ = 0;
     std::vector<std::vector<Slab>> slabs_;  // by variable
     std::unique_ptr<JournalQueue> queue_;
 };

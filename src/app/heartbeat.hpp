@@ -12,11 +12,11 @@
 
 namespace geom {
 
-class Watchful {
+class Heartbeat {
 public:
     /// `work_done` counts anything that only grows while this rank works.
-    Watchful(const Communicator& communicator, Progress& progress, const Phases& phases,
-             std::function<std::int64_t()> work_done);
+    Heartbeat(const Communicator& communicator, Progress& progress, const Phases& phases,
+              std::function<std::int64_t()> work_done);
 
     /// Called often by whoever waits: never throws because of a signal, since the others have to learn of it first.
     void tick();

@@ -1,4 +1,4 @@
-#include "app/watchful.hpp"
+#include "app/heartbeat.hpp"
 
 #include <fmt/format.h>
 
@@ -10,11 +10,11 @@
 
 namespace geom {
 
-Watchful::Watchful(const Communicator& communicator, Progress& progress, const Phases& phases,
-                   std::function<std::int64_t()> work_done)
+Heartbeat::Heartbeat(const Communicator& communicator, Progress& progress, const Phases& phases,
+                     std::function<std::int64_t()> work_done)
     : communicator_(communicator), progress_(progress), phases_(phases), work_done_(std::move(work_done)) {}
 
-void Watchful::tick() {
+void Heartbeat::tick() {
     const std::int64_t done = work_done_();
     communicator_.at_work(done != last_done_);
     last_done_ = done;
@@ -28,7 +28,7 @@ void Watchful::tick() {
     }
 }
 
-void Watchful::stop_if_asked() const {
+void Heartbeat::stop_if_asked() const {
     if (stop_signal() != 0) {
         throw Error(ExitCode::stopped, fmt::format("stopped by {}; the same command goes on from the journal",
                                                    signal_name(stop_signal())));

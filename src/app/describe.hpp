@@ -1,0 +1,19 @@
+// The model, and what a run would cost, as text for people.
+#pragma once
+
+#include <string>
+
+#include "app/probe.hpp"
+#include "app/survey.hpp"
+
+namespace geom {
+
+std::string describe_model(const Checkpoint& checkpoint);
+
+/// Owners, bytes, flops and memory of every rank; predicted seconds of every measure.
+std::string describe_plan(const Survey& survey, const Plan& plan, const MachineRates& rates);
+
+/// "heads 12 s, gram 3 s", of what is not zero; the slowest rank's.
+std::string describe_seconds(const Plan& plan, const MachineRates& rates);
+
+}  // namespace geom

@@ -1,0 +1,172 @@
+#include "app/page.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "app/options.hpp"
+#include "core/error.hpp"
+#include "core/progress.hpp"
+#include "derivations/analysis.hpp"
+#include "output/result_file.hpp"
+
+namespace geom {
+
+namespace {
+
+using nlohmann::ordered_json;
+
+std::vector<std::string> unique(std::vector<std::string> values) {
+    std::sort(values.begin(), values.end());
+    values.erase(std::unique(values.begin(), values.end()), values.end());
+    return values;
+}
+
+// NaN has no place in JSON.
+ordered_json number_or_null(double value) { return std::isfinite(value) ? ordered_json(value) : ordered_json(nullptr); }
+
+std::string plural(double n, const char* one, const char* many) {
+    return fmt::format("{:.0f} {}", n, n == 1 ? one : many);
+}
+
+// The numbers of a result that the page and the object show.
+class Summary {
+public:
+    explicit Summary(const std::filesystem::path& file) : name_(file.string()), file_(file) {
+        if (!file_.has("analysis/cos")) return;
+        const auto shape = file_.shape("analysis/cos");
+        layers_ = shape[0];
+        heads_ = shape[2];
+        const auto means = file_.read("analysis/cos_mean");
+        adjacent_ = mean_adjacent_cosine(means, layers_);
+        pairs_ = mean_pair_cosine(means, layers_);
+        first_last_ = means[static_cast<std::size_t>(layers_ - 1)];
+        chance_sd_ = 1.0 / file_.number_attribute("", "hidden");
+        count_beyond(6.0 * chance_sd_);
+    }
+
+    std::string page() const {
+        std::string text = "\n" + model_lines() + gram_lines() + phase_lines();
+        text += fmt::format("result    {}\n", name_);
+        return text;
+    }
+
+    ordered_json object() const {
+        ordered_json object;
+        for (const auto& [name, value] : file_.attributes(""))
+            object[name] = std::visit([](const auto& v) { return ordered_json(v); }, value);
+        const Range layers = parse_range("layers", file_.text_attribute("", "layers"));
+        object["layers"] = {layers.begin, layers.end};
+        object["file"] = name_;
+        const auto names = file_.labels("run/phase");
+        const auto min = file_.read("run/seconds_min"), mean = file_.read("run/seconds_mean"),
+                   max = file_.read("run/seconds_max");
+        for (std::size_t p = 0; p < names.size(); ++p)
+            object["phases"][names[p]] = {{"min", min[p]}, {"mean", mean[p]}, {"max", max[p]}};
+        ordered_json versions;
+        for (const std::string& version : file_.texts_attribute("", "versions")) {
+            const auto space = version.find(' ');
+            versions[version.substr(0, space)] = version.substr(space + 1);
+        }
+        object["versions"] = versions;
+        for (const char* name : {"bytes_read", "passes", "flops", "peak_memory", "planned_memory", "peak_device_memory",
+                                 "planned_device_memory"}) {
+            if (file_.has(std::string("run/") + name)) object[name] = static_cast<std::int64_t>(run_number(name));
+        }
+        if (layers_ > 0) {
+            object["summary"] = {{"mean_cos_adjacent", number_or_null(adjacent_)},
+                                 {"mean_cos_pairs", number_or_null(pairs_)},
+                                 {"cos_first_last", number_or_null(first_last_)},
+                                 {"chance_sd", chance_sd_}};
+        }
+        return object;
+    }
+
+private:
+    double run_number(const std::string& name) const { return file_.read("run/" + name).front(); }
+
+    // Pairs of different layers whose cosine is larger than `limit`, a layer's row at a time.
+    void count_beyond(double limit) {
+        for (std::int64_t l = 0; l < layers_; ++l) {
+            const auto row = file_.read("analysis/cos", {l, l, 0}, {1, layers_ - l, heads_});
+            beyond_ += std::count_if(row.begin() + heads_, row.end(),
+                                     [limit](double cosine) { return std::abs(cosine) > limit; });
+        }
+    }
+
+    std::string model_lines() const {
+        const Range layers = parse_range("layers", file_.text_attribute("", "layers"));
+        const auto all = static_cast<std::int64_t>(file_.number_attribute("", "model_layers"));
+        const std::string some =
+            layers.size() == all ? "" : fmt::format(" ({} to {} of them looked at)", layers.begin, layers.end - 1);
+        const double ranks = file_.number_attribute("", "ranks");
+        return fmt::format("model     {}, {} layers{}, {:.0f} heads, hidden {:.0f}\n",
+                           file_.text_attribute("", "model"), all, some, file_.number_attribute("", "heads"),
+                           file_.number_attribute("", "hidden")) +
+               fmt::format("run       {} on {}: {}; {} ({})\n", plural(ranks, "rank", "ranks"),
+                           fmt::join(unique(file_.texts_attribute("", "hostnames")), ", "),
+                           fmt::join(unique(file_.texts_attribute("", "devices")), "; "),
+                           file_.text_attribute("", "backend"), file_.text_attribute("", "product_path"));
+    }
+
+    std::string gram_lines() const {
+        if (layers_ == 0) return {};
+        std::string text = fmt::format(
+            "gram      cosines of the QK operators, same head, mean over {} heads (by chance 0 +- {:.1e} a head: "
+            "1/D)\n",
+            heads_, chance_sd_);
+        if (layers_ == 1) return text + "          a single layer: no pairs\n";
+        text += fmt::format("          consecutive layers {:+.4f}, all pairs {:+.4f}, first and last {:+.4f}\n",
+                            adjacent_, pairs_, first_last_);
+        const std::int64_t pairs = layers_ * (layers_ - 1) / 2 * heads_;
+        return text + fmt::format("          {:.1f}% of the {} pairs lie beyond 6 sd of chance\n",
+                                  100.0 * static_cast<double>(beyond_) / static_cast<double>(pairs), pairs);
+    }
+
+    std::string phase_lines() const {
+        std::string text = "time     ";
+        const auto names = file_.labels("run/phase");
+        const auto seconds = file_.read("run/seconds_max");
+        for (std::size_t p = 0; p < names.size(); ++p)
+            text += fmt::format(" {} {:.2f} s{}", names[p], seconds[p], p + 1 == names.size() ? "" : ",");
+        text += fmt::format(" (slowest rank)\n          {} read in {}; peak memory {} a rank ({} planned)\n",
+                            readable_bytes(run_number("bytes_read")), plural(run_number("passes"), "pass", "passes"),
+                            readable_bytes(run_number("peak_memory")), readable_bytes(run_number("planned_memory")));
+        if (file_.has("run/peak_device_memory")) {
+            text += fmt::format("          peak GPU memory {} a rank ({} planned)\n",
+                                readable_bytes(run_number("peak_device_memory")),
+                                readable_bytes(run_number("planned_device_memory")));
+        }
+        return text;
+    }
+
+    std::string name_;
+    ResultReader file_;
+    std::int64_t layers_ = 0, heads_ = 0;  // of gram; 0 without
+    double adjacent_ = 0.0, pairs_ = 0.0, first_last_ = 0.0, chance_sd_ = 0.0;
+    std::int64_t beyond_ = 0;
+};
+
+}  // namespace
+
+void print_summary(const std::filesystem::path& file, const std::string& json) {
+    const Summary summary(file);
+    const bool json_to_stdout = json == "-";
+    fmt::print(json_to_stdout ? stderr : stdout, "{}", summary.page());
+    if (json.empty()) return;
+    const std::string text = summary.object().dump(2);
+    if (json_to_stdout) {
+        fmt::print("{}\n", text);
+        return;
+    }
+    std::ofstream out(json);
+    out << text << "\n";
+    if (!out.flush()) throw Error(ExitCode::output, fmt::format("{}: the JSON object cannot be written", json));
+}
+
+}  // namespace geom

@@ -1,0 +1,234 @@
+#include "app/schedule.hpp"
+
+#include <algorithm>
+
+#include "app/choose_backend.hpp"
+#include "app/fault.hpp"
+#include "core/error.hpp"
+
+namespace geom {
+
+Schedule::Schedule(const Survey& survey, const Plan& plan, Recorder& recorder, const Communicator& communicator,
+                   Phases& phases, Progress& progress)
+    : survey_(survey),
+      plan_(plan),
+      recorder_(recorder),
+      communicator_(communicator),
+      phases_(phases),
+      progress_(progress),
+      reader_(survey.checkpoint.files(), Reader::threads_for(survey.checkpoint.files(), survey.machine.threads)),
+      heartbeat_(communicator, progress, phases, [this] { return reader_.bytes_read() + survey_.backend->finished(); }),
+      context_{survey.shape, survey.run.schema, *survey.backend,
+               [this](UnitResult result) { recorder_.take(std::move(result)); }} {
+    for (const Measure* measure : survey.measures) works_.push_back(measure->start(context_));
+    communicator_.set_idle([this] { heartbeat_.tick(); });
+    survey_.backend->workers().set_idle([this] { heartbeat_.tick(); });
+}
+
+Schedule::~Schedule() {
+    communicator_.set_idle({});
+    survey_.backend->workers().set_idle({});
+}
+
+void Schedule::run() {
+    collectives_ = make_collectives(*survey_.backend, survey_.machine, communicator_);
+    for (std::int64_t pass = 0; pass < plan_.passes; ++pass) {
+        HeadStore blocks(plan_, pass, communicator_.rank(), survey_.format, *survey_.backend);
+        sweep(pass, blocks);
+        if (pass == 0) sweep_rising();
+        stream_.reset();
+        look_at_pairs(pass, blocks);
+    }
+    finish_measures();
+}
+
+void Schedule::begin_stream(const std::vector<Load>& loads, std::int64_t pass, std::int64_t slots) {
+    stream_.reset();
+    stream_ =
+        std::make_unique<LayerStream>(std::vector<StreamSource>{{&survey_.checkpoint, &reader_}}, *survey_.backend,
+                                      requests_of(plan_, loads, pass), slots, [this] { heartbeat_.tick(); });
+}
+
+void Schedule::agree_on_failure(const Failure& failure) {
+    phases_.time("wait", [&] { agree(communicator_, failure.error()); });
+}
+
+const LayerWeights* Schedule::next_load(Failure& failure) {
+    const LayerWeights* weights = nullptr;
+    phases_.time("load", [&] {
+        failure.keep([&] {
+            maybe_fail("load", communicator_.rank());
+            heartbeat_.stop_if_asked();
+            weights = stream_->next();
+        });
+    });
+    return weights;
+}
+
+// Each rank's next load is looked at by itself, then its head blocks go to their owners.
+void Schedule::sweep(std::int64_t pass, HeadStore& blocks) {
+    const std::int64_t rounds = plan_.rounds(pass);
+    if (rounds == 0) return;
+    progress_.begin("load", static_cast<double>(mine().bytes_read) / static_cast<double>(plan_.passes), "B");
+    begin_stream(pass == 0 ? mine().loads : mine().later_loads, pass, pass == 0 ? mine().slots : 2);
+    for (std::int64_t round = 0; round < rounds; ++round) {
+        const std::int64_t before = reader_.bytes_read();
+        const Load* load = plan_.load(pass, round, communicator_.rank());
+        Failure failure;
+        const LayerWeights* weights = next_load(failure);
+        if (weights != nullptr) failure.keep([&] { visit(*load, *weights); });
+        agree_on_failure(failure);
+        if (plan_.exchanges(pass, round)) {
+            phases_.time("exchange", [&] {
+                maybe_fail("exchange", communicator_.rank());
+                blocks.exchange_round(round, load != nullptr && load->heads ? weights : nullptr, *collectives_);
+            });
+        }
+        progress_.advance(static_cast<double>(reader_.bytes_read() - before));
+    }
+    progress_.end();
+}
+
+void Schedule::visit(const Load& load, const LayerWeights& weights) {
+    for (const Visit& visit : load.visits) {
+        LayerVisit seen{load.of, load.row, load.index, load.rows, weights};
+        if (plan_.input.measures[static_cast<std::size_t>(visit.measure)].needs.previous_layer && load.after_previous)
+            seen.previous = stream_->previous();
+        seen.units = visit.units;
+        if (load.of == UnitOf::global)
+            seen.complete = load.rows.end == survey_.shape.globals[static_cast<std::size_t>(load.index)].rows;
+        phases_.time(name_of(visit.measure), [&] { works_[static_cast<std::size_t>(visit.measure)].layer(seen); });
+    }
+}
+
+// --- the rising sweep
+// --------------------------------------------------------------------------------------------------
+//
+//   chunk c is on the i-th rank that has layers in step c + i:
+//
+//   step      0    1    2    3
+//   rank 0    c0   c1   c2
+//   rank 1         c0   c1   c2      what c0 carries goes from rank 0 to rank 1 between steps 0 and 1
+
+std::int64_t Schedule::chunks() const {
+    std::int64_t most = 0;
+    for (const MeasureDemand& measure : plan_.input.measures) {
+        if (!measure.owed.empty()) most = std::max(most, measure.needs.rising.chunks);
+    }
+    return most;
+}
+
+std::vector<std::int64_t> Schedule::rising_ranks() const {
+    std::vector<std::int64_t> ranks;
+    for (std::int64_t rank = 0; rank < std::ssize(plan_.ranks); ++rank) {
+        if (!plan_.ranks[static_cast<std::size_t>(rank)].rising.empty()) ranks.push_back(rank);
+    }
+    return ranks;
+}
+
+void Schedule::sweep_rising() {
+    const std::vector<std::int64_t> stages = rising_ranks();
+    if (stages.empty()) return;
+    const std::vector<Load>& loads = mine().rising;
+    const std::int64_t stage =
+        std::find(stages.begin(), stages.end(), std::int64_t{communicator_.rank()}) - stages.begin();
+    std::vector<std::vector<std::byte>> states(plan_.input.measures.size());
+    if (!loads.empty()) begin_stream(loads, 0, mine().slots);
+    const std::vector<LayerRequest> requests = requests_of(plan_, loads, 0);
+    for (std::int64_t step = 0; step < chunks() + std::ssize(stages) - 1; ++step) {
+        const std::int64_t chunk = step - stage;
+        Failure failure;
+        if (!loads.empty() && chunk >= 0 && chunk < chunks()) {
+            if (chunk > 0) failure.keep([&] { stream_->restart(requests); });
+            for (const Load& load : loads) {
+                const LayerWeights* weights = next_load(failure);
+                if (weights != nullptr) failure.keep([&] { visit_rising(load, *weights, chunk, states); });
+            }
+        }
+        agree_on_failure(failure);
+        pass_states_on(step, states);
+    }
+}
+
+void Schedule::visit_rising(const Load& load, const LayerWeights& weights, std::int64_t chunk,
+                            std::vector<std::vector<std::byte>>& states) {
+    for (const Visit& visit : load.visits) {
+        const auto m = static_cast<std::size_t>(visit.measure);
+        const Rising& rising = plan_.input.measures[m].needs.rising;
+        if (chunk >= rising.chunks) continue;
+        states[m].resize(static_cast<std::size_t>(rising.state_bytes));
+        LayerVisit seen{load.of, load.row, load.index, load.rows, weights};
+        seen.units = visit.units;
+        seen.chunk = chunk;
+        seen.state = states[m];
+        seen.complete = chunk == rising.chunks - 1;
+        phases_.time(name_of(visit.measure), [&] { works_[m].layer(seen); });
+    }
+}
+
+// After a step: to the next rank with layers goes what the chunk carries that was here. States are host memory.
+void Schedule::pass_states_on(std::int64_t step, std::vector<std::vector<std::byte>>& states) {
+    const std::vector<std::int64_t> stages = rising_ranks();
+    const auto stage = std::find(stages.begin(), stages.end(), std::int64_t{communicator_.rank()}) - stages.begin();
+    std::vector<std::string> sends(static_cast<std::size_t>(communicator_.size()));
+    const std::int64_t chunk = step - stage;
+    if (stage + 1 < std::ssize(stages) && chunk >= 0 && chunk < chunks()) {
+        std::string& message = sends[static_cast<std::size_t>(stages[static_cast<std::size_t>(stage + 1)])];
+        for (const auto& state : states) message.append(reinterpret_cast<const char*>(state.data()), state.size());
+    }
+    phases_.time("exchange", [&] {
+        for (const std::string& message : communicator_.all_to_all(sends)) {
+            std::size_t at = 0;
+            for (std::size_t m = 0; m < states.size() && !message.empty(); ++m) {
+                const MeasureDemand& measure = plan_.input.measures[m];
+                if (measure.owed.empty() || measure.needs.rising.chunks == 0) continue;
+                states[m].resize(static_cast<std::size_t>(measure.needs.rising.state_bytes));
+                std::copy_n(reinterpret_cast<const std::byte*>(message.data()) + at, states[m].size(),
+                            states[m].begin());
+                at += states[m].size();
+            }
+        }
+    });
+}
+
+// --- pairs of heads
+// ----------------------------------------------------------------------------------------------------
+
+// All ranks go through as many shares as any of them has, so that they can stop together between two.
+void Schedule::look_at_pairs(std::int64_t pass, const HeadStore& blocks) {
+    const std::vector<PairVisit>& visits = mine().passes[static_cast<std::size_t>(pass)].visits;
+    const std::int64_t rounds = plan_.pair_rounds(pass);
+    if (rounds == 0) return;
+    const double flops = static_cast<double>(mine().flops()) / static_cast<double>(plan_.passes);
+    progress_.begin("products", flops, "FLOP");
+    Failure failure;
+    for (std::int64_t round = 0; round < rounds; ++round) {
+        failure.keep([&] { heartbeat_.stop_if_asked(); });
+        agree_on_failure(failure);
+        if (round >= std::ssize(visits)) continue;
+        const PairVisit& pair = visits[static_cast<std::size_t>(round)];
+        for (const Visit& visit : pair.visits) {
+            phases_.time(name_of(visit.measure), [&] {
+                maybe_fail("measure", communicator_.rank());
+                failure.keep([&] {
+                    works_[static_cast<std::size_t>(visit.measure)].pair(
+                        {blocks, pair.left, pair.right, pair.heads, visit.units});
+                });
+            });
+        }
+        progress_.advance(flops / static_cast<double>(visits.size()));
+    }
+    agree_on_failure(failure);
+    progress_.end();
+}
+
+void Schedule::finish_measures() {
+    Failure failure;
+    for (std::size_t m = 0; m < works_.size(); ++m) {
+        if (!works_[m].finish) continue;
+        phases_.time(name_of(static_cast<std::int64_t>(m)), [&] { failure.keep(works_[m].finish); });
+    }
+    agree_on_failure(failure);
+}
+
+}  // namespace geom

@@ -1,0 +1,94 @@
+// A run of a plan: one loop for all measures. It loads what the plan lists, hands each visit to its measure, moves head
+// blocks and states between ranks, and decides nothing by itself.
+//
+//   pass 0    round by round: load | visits | agree | exchange        then the rising sweep, chunk by chunk
+//             share by share: agree | visits of pairs of heads
+//   pass 1..  the same with the rows of other heads
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "app/heartbeat.hpp"
+#include "app/phases.hpp"
+#include "app/survey.hpp"
+#include "core/progress.hpp"
+#include "exchange/head_store.hpp"
+#include "mpi/agreement.hpp"
+#include "mpi/collectives.hpp"
+#include "output/recorder.hpp"
+#include "plan/plan.hpp"
+#include "stream/layer_stream.hpp"
+#include "stream/reader.hpp"
+
+namespace geom {
+
+class Schedule {
+public:
+    /// Everything outlives it.
+    Schedule(const Survey& survey, const Plan& plan, Recorder& recorder, const Communicator& communicator,
+             Phases& phases, Progress& progress);
+    ~Schedule();
+    Schedule(const Schedule&) = delete;
+    Schedule& operator=(const Schedule&) = delete;
+
+    /// Collective. Computes and records everything the plan lists. A failure that one rank can foresee (input,
+    /// numerics, a signal) is thrown as AgreedError on all ranks; it names the rank.
+    void run();
+
+    const Reader& reader() const noexcept { return reader_; }
+    std::string exchange() const { return collectives_->name(); }
+
+private:
+    /// What a rank failed with since all ranks last agreed.
+    class Failure {
+    public:
+        template <class F>
+        void keep(F&& f) {
+            if (error_) return;
+            try {
+                f();
+            } catch (const Error& error) {
+                error_ = error;
+            }
+        }
+        const std::optional<Error>& error() const noexcept { return error_; }
+
+    private:
+        std::optional<Error> error_;
+    };
+
+    void sweep(std::int64_t pass, HeadStore& blocks);
+    void sweep_rising();
+    void look_at_pairs(std::int64_t pass, const HeadStore& blocks);
+    const LayerWeights* next_load(Failure& failure);
+    void visit(const Load& load, const LayerWeights& weights);
+    void visit_rising(const Load& load, const LayerWeights& weights, std::int64_t chunk,
+                      std::vector<std::vector<std::byte>>& states);
+    void pass_states_on(std::int64_t step, std::vector<std::vector<std::byte>>& states);
+    void agree_on_failure(const Failure& failure);
+    void finish_measures();
+    void begin_stream(const std::vector<Load>& loads, std::int64_t pass, std::int64_t slots);
+    std::int64_t chunks() const;
+    std::vector<std::int64_t> rising_ranks() const;
+    const RankPlan& mine() const { return plan_.ranks[static_cast<std::size_t>(communicator_.rank())]; }
+    std::string name_of(std::int64_t measure) const {
+        return plan_.input.measures[static_cast<std::size_t>(measure)].name;
+    }
+
+    const Survey& survey_;
+    const Plan& plan_;
+    Recorder& recorder_;
+    Communicator communicator_;
+    Phases& phases_;
+    Progress& progress_;
+    Reader reader_;
+    Heartbeat heartbeat_;
+    MeasureContext context_;
+    std::vector<MeasureWork> works_;  // by measure of the plan
+    std::unique_ptr<Collectives> collectives_;
+    std::unique_ptr<LayerStream> stream_;
+};
+
+}  // namespace geom

@@ -1,0 +1,16 @@
+// The derivations of this build, in the order in which they are computed. A line each.
+#include <array>
+
+#include "derivations/analysis.hpp"
+#include "derivations/derivation.hpp"
+
+namespace geom {
+
+std::span<const Derivation> derivations() {
+    static const std::array all{
+        analysis_derivation(),
+    };
+    return all;
+}
+
+}  // namespace geom

@@ -1,0 +1,18 @@
+// The measures of this build, in the order in which results are written. A line each.
+#include <array>
+
+#include "measures/gram.hpp"
+#include "measures/heads.hpp"
+#include "measures/measure.hpp"
+
+namespace geom {
+
+std::span<const Measure> measures() {
+    static const std::array all{
+        gram_measure(),
+        heads_measure(),
+    };
+    return all;
+}
+
+}  // namespace geom

@@ -1,0 +1,131 @@
+#include "output/run_record.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <chrono>
+#include <ctime>
+
+namespace geom {
+
+namespace {
+
+std::string utc_now() {
+    const std::time_t now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
+    std::tm parts{};
+    ::gmtime_r(&now, &parts);
+    char text[32] = {};
+    std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts);
+    return text;
+}
+
+// What the digest of this run's reading does not cover.
+std::string not_in_digest(const RunRecord& run) {
+    std::string text;
+    if (run.resumed_units > 0) {
+        text = fmt::format(
+            "{} units came from the journal of a stopped run: their weights were compared by headers, "
+            "sizes and file names, and the digest is of the rest",
+            run.resumed_units);
+    }
+    if (!run.copied_measures.empty()) {
+        text += fmt::format(
+            "{}{} came from an earlier result of the same model and options, and the digest is of what "
+            "the others read",
+            text.empty() ? "" : "; ", fmt::join(run.copied_measures, ", "));
+    }
+    return text;
+}
+
+}  // namespace
+
+Schema run_schema(const std::vector<std::string>& phases, bool device) {
+    Schema schema;
+    schema.scales.push_back({"run", "phase", std::ssize(phases), phases, "phase of the run", {}});
+    for (const char* which : {"min", "mean", "max"}) {
+        schema.variables.push_back({"run",
+                                    fmt::format("seconds_{}", which),
+                                    {"phase"},
+                                    ValueType::f64,
+                                    fmt::format("{} over ranks of a phase's time", which),
+                                    "s",
+                                    ""});
+    }
+    const auto number = [&schema](const char* name, const char* long_name, const char* units) {
+        schema.variables.push_back({"run", name, {}, ValueType::f64, long_name, units, ""});
+    };
+    number("bytes_read", "bytes of weights read, all ranks", "byte");
+    number("passes", "how often head blocks were read", "1");
+    number("flops", "flops of products of head blocks, all ranks", "1");
+    number("peak_memory", "largest resident memory of a rank", "byte");
+    number("planned_memory", "the same as planned before the run", "byte");
+    if (device) {
+        number("peak_device_memory", "largest GPU memory of a rank", "byte");
+        number("planned_device_memory", "the same as planned before the run", "byte");
+    }
+    return schema;
+}
+
+std::string identity_text(const Identity& identity) {
+    std::string text;
+    for (const auto& [key, value] : identity) text += fmt::format("{}{}={}", text.empty() ? "" : "; ", key, value);
+    return text;
+}
+
+std::vector<Attribute> root_attributes(const RunRecord& run) {
+    std::vector<Attribute> attributes = {
+        {"", "title", fmt::format("Geometry of the weights of {}", run.model)},
+        {"", "geom_mpi_version", run.program_version},
+        {"", "created", utc_now()},
+        {"", "command", run.command_line},
+        {"", "model", run.model},
+        {"", "revision", run.revision},
+        {"", "commit", run.commit},
+        {"", "config", run.config},
+        {"", "weights_digest", fmt::format("{:016x}", run.digest)},
+        {"", "dtype", run.dtype},
+        {"", "model_layers", run.model_layers},
+        {"", "layers", fmt::format("{}:{}", run.layers.begin, run.layers.end)},
+        {"", "heads", run.heads},
+        {"", "hidden", run.hidden},
+        {"", "measures", fmt::format("{}", fmt::join(run.measures, ","))},
+        {"", "ranks", run.ranks},
+        {"", "backend", run.backend},
+        {"", "product_path", run.path},
+        {"", "exchange_path", run.exchange},
+        {"", "devices", run.devices},
+        {"", "hostnames", run.hosts},
+        {"", "seed", static_cast<std::int64_t>(run.seed)},
+        {"", "versions", run.versions},
+        {"", "identity", identity_text(run.identity)},
+    };
+    if (const std::string text = not_in_digest(run); !text.empty())
+        attributes.push_back({"", "weights_digest_missing", text});
+    return attributes;
+}
+
+std::vector<Slab> run_slabs(const RunRecord& run, const Schema& schema) {
+    std::vector<double> min, mean, max;
+    for (const PhaseTime& time : run.phases) {
+        min.push_back(time.min);
+        mean.push_back(time.mean);
+        max.push_back(time.max);
+    }
+    std::vector<Slab> slabs = {whole_slab(schema, "run/seconds_min", min), whole_slab(schema, "run/seconds_mean", mean),
+                               whole_slab(schema, "run/seconds_max", max)};
+    const auto number = [&](const char* path, std::int64_t value) {
+        slabs.push_back(whole_slab(schema, path, std::vector<double>{static_cast<double>(value)}));
+    };
+    number("run/bytes_read", run.bytes_read);
+    number("run/passes", run.passes);
+    number("run/flops", run.flops);
+    number("run/peak_memory", run.peak_bytes);
+    number("run/planned_memory", run.planned_bytes);
+    if (run.planned_device_bytes > 0) {
+        number("run/peak_device_memory", run.peak_device_bytes);
+        number("run/planned_device_memory", run.planned_device_bytes);
+    }
+    return slabs;
+}
+
+}  // namespace geom

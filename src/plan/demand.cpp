@@ -1,0 +1,245 @@
+#include "plan/demand.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <map>
+#include <numeric>
+
+#include "core/error.hpp"
+
+namespace geom {
+
+namespace {
+
+constexpr std::array expert_families{WeightFamily::gate_proj, WeightFamily::up_proj, WeightFamily::down_proj};
+
+[[noreturn]] void fail(const Unit& unit, const char* why) {
+    throw Error(ExitCode::internal, fmt::format("unit {} {} {} of kind {}: {}", unit.measure, unit.first, unit.second,
+                                                static_cast<int>(unit.of), why));
+}
+
+template <class T>
+void insert_rising(std::vector<T>& values, const T& value) {
+    const auto at = std::lower_bound(values.begin(), values.end(), value);
+    if (at == values.end() || *at != value) values.insert(at, value);
+}
+
+// Families of a layer, joined by what has to lie on one rank.
+class Joined {
+public:
+    Joined() { std::iota(leader_.begin(), leader_.end(), 0); }
+
+    void join(const std::vector<WeightFamily>& families) {
+        for (const WeightFamily family : families) leader_[find(index(family))] = find(index(families.front()));
+    }
+    std::size_t part(WeightFamily family) { return find(index(family)); }
+
+private:
+    static std::size_t index(WeightFamily family) { return static_cast<std::size_t>(family); }
+    std::size_t find(std::size_t i) {
+        while (leader_[i] != i) i = leader_[i] = leader_[leader_[i]];
+        return i;
+    }
+    std::array<std::size_t, weight_family_count> leader_{};
+};
+
+// One layer's demand, as its measures are gone through.
+class RowDemand {
+public:
+    RowDemand(const LayerShape& layer, std::int64_t row) : layer_(layer), row_(row) {}
+
+    void want_set(std::int64_t measure, const Needs& needs, const Unit& unit) {
+        std::vector<WeightFamily> there = present(needs.together[static_cast<std::size_t>(unit.second)]);
+        if (there.empty()) fail(unit, "the layer has none of these weights");
+        joined_.join(there);
+        const WeightFamily first = there.front();
+        for (const WeightFamily family : there) {
+            insert_rising(whole_, family);
+            if (needs.previous_layer) insert_rising(previous_, family);
+        }
+        visits_.push_back({first, measure, unit});
+    }
+
+    void want_heads() {
+        joined_.join({WeightFamily::q_proj, WeightFamily::k_proj});
+        heads_ = true;
+    }
+
+    /// All families of all sets on one rank, also where no unit of this very row is owed.
+    void want_rising(const Needs& needs) {
+        std::vector<WeightFamily> all;
+        for (const auto& set : needs.together) {
+            for (const WeightFamily family : present(set)) insert_rising(all, family);
+        }
+        if (all.empty()) return;
+        joined_.join(all);
+        for (const WeightFamily family : all) insert_rising(rising_, family);
+    }
+
+    void want_expert(std::int64_t measure, const Unit& unit) {
+        if (unit.second < 0 || unit.second >= layer_.experts) fail(unit, "the layer has no such expert");
+        Part& part = experts_[unit.second];
+        part.row = row_;
+        part.expert = unit.second;
+        if (part.whole.empty()) {
+            for (const WeightFamily family : expert_families) {
+                const WeightShape* weight = layer_.find(family, unit.second);
+                if (weight == nullptr) continue;
+                part.whole.push_back(family);
+                part.bytes += weight->bytes();
+            }
+        }
+        add(part.visits, measure, unit);
+    }
+
+    std::vector<Part> parts() {
+        std::map<std::size_t, Part> found;
+        const auto part_of = [&](WeightFamily family) -> Part& {
+            Part& part = found[joined_.part(family)];
+            part.row = row_;
+            return part;
+        };
+        std::vector<WeightFamily> loaded = whole_;
+        for (const WeightFamily family : rising_) insert_rising(loaded, family);
+        for (const WeightFamily family : whole_) part_of(family).whole.push_back(family);
+        for (const WeightFamily family : previous_) part_of(family).previous.push_back(family);
+        if (heads_) {
+            part_of(WeightFamily::q_proj).heads = true;
+            insert_rising(loaded, WeightFamily::q_proj);
+            insert_rising(loaded, WeightFamily::k_proj);
+        }
+        for (const WeightFamily family : loaded) part_of(family).bytes += layer_.find(family)->bytes();
+        for (const Wanted& wanted : visits_) add(part_of(wanted.family).visits, wanted.measure, wanted.unit);
+        std::vector<Part> parts;
+        for (auto& [leader, part] : found) parts.push_back(std::move(part));
+        std::sort(parts.begin(), parts.end(), [](const Part& a, const Part& b) { return first(a) < first(b); });
+        for (auto& [expert, part] : experts_) parts.push_back(std::move(part));
+        return parts;
+    }
+
+private:
+    struct Wanted {
+        WeightFamily family;
+        std::int64_t measure;
+        Unit unit;
+    };
+
+    static WeightFamily first(const Part& part) {
+        return part.heads || part.whole.empty() ? WeightFamily::q_proj : part.whole.front();
+    }
+    static void add(std::vector<Visit>& visits, std::int64_t measure, const Unit& unit) {
+        if (visits.empty() || visits.back().measure != measure) visits.push_back({measure, {}});
+        visits.back().units.push_back(unit);
+    }
+    std::vector<WeightFamily> present(const std::vector<WeightFamily>& set) const {
+        std::vector<WeightFamily> there;
+        for (const WeightFamily family : set) {
+            if (layer_.has(family)) insert_rising(there, family);
+        }
+        return there;
+    }
+
+    const LayerShape& layer_;
+    std::int64_t row_;
+    Joined joined_;
+    std::vector<WeightFamily> whole_, previous_, rising_;
+    bool heads_ = false;
+    std::vector<Wanted> visits_;
+    std::map<std::int64_t, Part> experts_;
+};
+
+bool fits(const Needs& needs, UnitOf of) {
+    switch (of) {
+        case UnitOf::layer:
+            return !needs.together.empty();
+        case UnitOf::expert:
+            return needs.experts;
+        case UnitOf::global:
+            return needs.globals;
+        case UnitOf::head:
+            return needs.pairs == HeadPairs::same_head;
+        case UnitOf::pair:
+            return needs.pairs == HeadPairs::all_heads;
+    }
+    return false;
+}
+
+void check_unit(const ModelShape& shape, const Needs& needs, const Unit& unit) {
+    if (!fits(needs, unit.of)) fail(unit, "the measure's needs do not say so");
+    const auto within = [&](std::int64_t value, std::int64_t end) {
+        if (value < 0 || value >= end) fail(unit, "outside of the model");
+    };
+    switch (unit.of) {
+        case UnitOf::layer:
+            within(unit.first, shape.rows());
+            within(unit.second, std::ssize(needs.together));
+            break;
+        case UnitOf::expert:
+            within(unit.first, shape.rows());
+            break;
+        case UnitOf::global:
+            within(unit.first, std::ssize(shape.globals));
+            break;
+        case UnitOf::head:
+            within(unit.first, shape.heads);
+            break;
+        case UnitOf::pair:
+            within(unit.first, shape.heads);
+            within(unit.second, shape.groups());
+            break;
+    }
+}
+
+void want_global(const ModelShape& shape, std::int64_t measure, const Unit& unit, std::vector<Part>& globals) {
+    auto found =
+        std::find_if(globals.begin(), globals.end(), [&](const Part& part) { return part.expert == unit.first; });
+    if (found == globals.end()) {
+        const WeightShape& weight = shape.globals[static_cast<std::size_t>(unit.first)];
+        found = globals.insert(found, Part{-1, unit.first, {weight.family}, {}, false, {}, weight.bytes()});
+    }
+    found->visits.push_back({measure, {unit}});
+}
+
+}  // namespace
+
+Demand demand_of(const ModelShape& shape, std::span<const MeasureDemand> measures) {
+    Demand demand;
+    std::vector<RowDemand> rows;
+    for (std::int64_t row = 0; row < shape.rows(); ++row) rows.emplace_back(shape.at(row), row);
+    for (std::size_t m = 0; m < measures.size(); ++m) {
+        const Needs& needs = measures[m].needs;
+        const auto measure = static_cast<std::int64_t>(m);
+        const bool rising = needs.rising.chunks > 0 && !measures[m].owed.empty();
+        for (const Unit& unit : measures[m].owed) {
+            check_unit(shape, needs, unit);
+            if (rising) continue;
+            if (unit.of == UnitOf::layer) {
+                rows[static_cast<std::size_t>(unit.first)].want_set(measure, needs, unit);
+            } else if (unit.of == UnitOf::expert) {
+                rows[static_cast<std::size_t>(unit.first)].want_expert(measure, unit);
+            } else if (unit.of == UnitOf::global) {
+                want_global(shape, measure, unit, demand.globals);
+            } else {
+                demand.heads = true;
+            }
+        }
+        if (!rising) continue;
+        demand.rising = true;
+        for (RowDemand& row : rows) row.want_rising(needs);
+    }
+    for (std::int64_t row = 0; row < shape.rows(); ++row) {
+        RowDemand& wanted = rows[static_cast<std::size_t>(row)];
+        if (demand.heads && shape.at(row).attention) wanted.want_heads();
+        demand.rows.push_back(wanted.parts());
+    }
+    return demand;
+}
+
+std::int64_t strip_rows(const WeightShape& global) noexcept {
+    constexpr std::int64_t strip_bytes = std::int64_t{64} << 20;
+    return std::clamp<std::int64_t>(strip_bytes / (global.cols * size_of(memory_dtype(global.dtype))), 1, global.rows);
+}
+
+}  // namespace geom

@@ -1,0 +1,217 @@
+#include "plan/loads.hpp"
+
+#include <algorithm>
+
+#include "plan/ownership.hpp"
+
+namespace geom {
+
+namespace {
+
+constexpr std::int64_t alignment = 64;  // of matrices in a buffer (stream/layer_stream.cpp)
+
+void insert_all(std::vector<WeightFamily>& families, const std::vector<WeightFamily>& more) {
+    for (const WeightFamily family : more) {
+        const auto at = std::lower_bound(families.begin(), families.end(), family);
+        if (at == families.end() || *at != family) families.insert(at, family);
+    }
+}
+
+// One rank's loads, part by part in the order of rows.
+class Sequence {
+public:
+    Sequence(const ModelShape& shape, const Demand& demand) : shape_(shape), demand_(demand) {}
+
+    void add_layer_part(const Part& part) {
+        if (part.whole.empty() && !part.heads) return;  // of a rising sweep alone
+        if (loads_.empty() || loads_.back().row != part.row) begin_row(part.row);
+        Load& load = loads_.back();
+        insert_all(load.whole, part.whole);
+        load.heads = load.heads || part.heads;
+        for (const Visit& visit : part.visits) add(load.visits, visit);
+        if (part.previous.empty() || part.row == 0) return;
+        want_previous(part.previous);
+    }
+
+    void add_expert(const Part& part) {
+        Load load;
+        load.of = UnitOf::expert;
+        load.row = part.row;
+        load.index = part.expert;
+        load.whole = part.whole;
+        load.visits = part.visits;
+        after_.push_back(std::move(load));
+    }
+
+    void add_global(const Part& part) {
+        const WeightShape& weight = shape_.globals[static_cast<std::size_t>(part.expert)];
+        const std::int64_t step = strip_rows(weight);
+        for (std::int64_t row = 0; row < weight.rows; row += step) {
+            Load load;
+            load.of = UnitOf::global;
+            load.index = part.expert;
+            load.rows = {row, std::min(row + step, weight.rows)};
+            load.whole = part.whole;
+            load.visits = part.visits;
+            after_.push_back(std::move(load));
+        }
+    }
+
+    std::vector<Load> loads() && {
+        std::move(after_.begin(), after_.end(), std::back_inserter(loads_));
+        return std::move(loads_);
+    }
+
+private:
+    void begin_row(std::int64_t row) {
+        Load load;
+        load.row = row;
+        loads_.push_back(std::move(load));
+    }
+
+    // These families of the row before the last load, in the load before it.
+    void want_previous(const std::vector<WeightFamily>& families) {
+        const std::int64_t row = loads_.back().row - 1;
+        std::vector<WeightFamily> there;
+        for (const WeightFamily family : families) {
+            if (shape_.at(row).has(family)) there.push_back(family);
+        }
+        if (there.empty()) return;
+        if (!loads_.back().after_previous && (loads_.size() < 2 || loads_[loads_.size() - 2].row != row)) {
+            Load halo;
+            halo.row = row;
+            halo.halo = !demand_.rows[static_cast<std::size_t>(row)].empty();
+            loads_.insert(loads_.end() - 1, std::move(halo));
+        }
+        loads_.back().after_previous = true;
+        insert_all(loads_[loads_.size() - 2].whole, there);
+    }
+
+    static void add(std::vector<Visit>& visits, const Visit& visit) {
+        const auto found = std::find_if(visits.begin(), visits.end(),
+                                        [&](const Visit& other) { return other.measure == visit.measure; });
+        if (found == visits.end()) {
+            visits.push_back(visit);
+        } else {
+            found->units.insert(found->units.end(), visit.units.begin(), visit.units.end());
+        }
+    }
+
+    const ModelShape& shape_;
+    const Demand& demand_;
+    std::vector<Load> loads_, after_;
+};
+
+Load rising_load(const ModelShape& shape, std::span<const MeasureDemand> measures, std::int64_t row) {
+    Load load;
+    load.row = row;
+    for (std::size_t m = 0; m < measures.size(); ++m) {
+        const MeasureDemand& measure = measures[m];
+        if (measure.needs.rising.chunks == 0 || measure.owed.empty()) continue;
+        Visit visit{static_cast<std::int64_t>(m), {}};
+        for (const Unit& unit : measure.owed) {
+            if (unit.of == UnitOf::layer && unit.first == row) visit.units.push_back(unit);
+        }
+        load.visits.push_back(std::move(visit));
+        for (const auto& set : measure.needs.together) {
+            for (const WeightFamily family : set) {
+                if (shape.at(row).has(family)) insert_all(load.whole, {family});
+            }
+        }
+    }
+    return load;
+}
+
+std::vector<Range> joined_rows(std::span<const std::int64_t> blocks, std::int64_t block_rows) {
+    std::vector<Range> rows;
+    for (const std::int64_t block : blocks) {
+        if (!rows.empty() && rows.back().end == block * block_rows) {
+            rows.back().end += block_rows;
+        } else if (rows.empty() || rows.back().end < block * block_rows) {
+            rows.push_back({block * block_rows, (block + 1) * block_rows});
+        }
+    }
+    return rows;
+}
+
+}  // namespace
+
+std::vector<RankLoads> loads_of(const ModelShape& shape, std::span<const MeasureDemand> measures, const Demand& demand,
+                                std::int64_t ranks) {
+    std::vector<std::vector<std::int64_t>> bytes;
+    for (const auto& parts : demand.rows) {
+        bytes.emplace_back();
+        for (const Part& part : parts) bytes.back().push_back(part.bytes);
+    }
+    const auto owned = assign_parts(bytes, ranks, !demand.rising);
+    std::vector<Sequence> sequences(static_cast<std::size_t>(ranks), Sequence(shape, demand));
+    std::vector<std::int64_t> held(static_cast<std::size_t>(ranks), 0);
+    std::vector<RankLoads> loads(static_cast<std::size_t>(ranks));
+    for (std::size_t r = 0; r < owned.size(); ++r) {
+        std::int64_t last_row = -1;
+        for (const PartOf& place : owned[r]) {
+            const Part& part = demand.rows[static_cast<std::size_t>(place.row)][static_cast<std::size_t>(place.part)];
+            held[r] += part.bytes;
+            if (part.expert >= 0) {
+                sequences[r].add_expert(part);
+                continue;
+            }
+            sequences[r].add_layer_part(part);
+            if (demand.rising && place.row != last_row)
+                loads[r].rising.push_back(rising_load(shape, measures, place.row));
+            last_row = place.row;
+        }
+    }
+    std::vector<std::int64_t> sizes;
+    for (const Part& global : demand.globals) sizes.push_back(global.bytes);
+    const auto owners = assign_rest(sizes, held);
+    for (std::size_t g = 0; g < owners.size(); ++g)
+        sequences[static_cast<std::size_t>(owners[g])].add_global(demand.globals[g]);
+    for (std::size_t r = 0; r < loads.size(); ++r) loads[r].loads = std::move(sequences[r]).loads();
+    return loads;
+}
+
+std::vector<Range> query_rows(const ModelShape& shape, std::int64_t row, std::span<const std::int64_t> heads) {
+    return joined_rows(heads, shape.at(row).head_dim);
+}
+
+std::vector<Range> key_rows(const ModelShape& shape, std::int64_t row, std::span<const std::int64_t> groups) {
+    std::vector<std::int64_t> keys;
+    for (const std::int64_t group : groups) {
+        const std::int64_t key = shape.kv_head(row, group);
+        if (keys.empty() || keys.back() != key) keys.push_back(key);
+    }
+    return joined_rows(keys, shape.at(row).head_dim);
+}
+
+LoadBytes bytes_of(const ModelShape& shape, const Load& load, std::span<const std::int64_t> heads,
+                   std::span<const std::int64_t> groups) {
+    LoadBytes bytes;
+    const auto add = [&](const WeightShape& weight, std::int64_t rows) {
+        bytes.stored += rows * weight.cols * size_of(weight.dtype);
+        const std::int64_t memory = rows * weight.cols * size_of(memory_dtype(weight.dtype));
+        bytes.memory += (memory + alignment - 1) / alignment * alignment;
+    };
+    if (load.of == UnitOf::global) {
+        add(shape.globals[static_cast<std::size_t>(load.index)], load.rows.size());
+        return bytes;
+    }
+    const LayerShape& layer = shape.at(load.row);
+    for (const WeightFamily family : load.whole) {
+        const WeightShape& weight = *layer.find(family, load.of == UnitOf::expert ? load.index : -1);
+        add(weight, weight.rows);
+    }
+    if (!load.heads) return bytes;
+    const auto is_whole = [&](WeightFamily family) {
+        return std::binary_search(load.whole.begin(), load.whole.end(), family);
+    };
+    if (!is_whole(WeightFamily::q_proj)) {
+        for (const Range rows : query_rows(shape, load.row, heads)) add(*layer.find(WeightFamily::q_proj), rows.size());
+    }
+    if (!is_whole(WeightFamily::k_proj)) {
+        for (const Range rows : key_rows(shape, load.row, groups)) add(*layer.find(WeightFamily::k_proj), rows.size());
+    }
+    return bytes;
+}
+
+}  // namespace geom

@@ -1,0 +1,51 @@
+// What a rank has in its hands, one thing after the other: layers, the layer before its first one, experts, globals.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "core/range.hpp"
+#include "plan/demand.hpp"
+
+namespace geom {
+
+/// What a rank has in its hands at a time.
+struct Load {
+    UnitOf of = UnitOf::layer;        ///< layer, expert or global
+    std::int64_t row = -1;            ///< of ModelShape::layers; -1 for a global
+    std::int64_t index = -1;          ///< the expert, or the global
+    Range rows;                       ///< of a global: a strip; the last one ends at its rows
+    std::vector<WeightFamily> whole;  ///< families read whole, rising
+    bool heads = false;               ///< W_Q and W_K go to the owners of heads: at least the rows of the pass
+    bool after_previous = false;      ///< the load before it is the row before, and is looked at beside it
+    bool halo = false;                ///< read for the next load alone; its owner reads it as well
+    std::vector<Visit> visits;
+};
+
+struct RankLoads {
+    std::vector<Load> loads;   ///< in any order of rows: layers, then experts, then globals
+    std::vector<Load> rising;  ///< layers that build on each other; a row's visits may be without units
+};
+
+/// The loads of every rank. The layer before a rank's first one is read by the rank itself where a measure wants to see
+/// it.
+std::vector<RankLoads> loads_of(const ModelShape& shape, std::span<const MeasureDemand> measures, const Demand& demand,
+                                std::int64_t ranks);
+
+struct LoadBytes {
+    std::int64_t stored = 0;
+    std::int64_t memory = 0;
+};
+
+/// What a load reads when the rows of these query heads and groups are wanted of W_Q and W_K (all rows of families that
+/// are wanted whole).
+LoadBytes bytes_of(const ModelShape& shape, const Load& load, std::span<const std::int64_t> heads,
+                   std::span<const std::int64_t> groups);
+
+/// Rows of W_Q in a layer that belong to these heads, rows of W_K that belong to these groups; rising, neighbours
+/// joined.
+std::vector<Range> query_rows(const ModelShape& shape, std::int64_t row, std::span<const std::int64_t> heads);
+std::vector<Range> key_rows(const ModelShape& shape, std::int64_t row, std::span<const std::int64_t> groups);
+
+}  // namespace geom
