@@ -44,16 +44,16 @@ public:
 double product_rate(Backend& backend, const HeadBlockFormat& of_run, const SampleBlocks& sample) {
     const std::int64_t layers = backend.on_device() ? 16 : 6, heads = 2;
     const MatrixRef& block = sample.block;
-    const HeadBlockFormat format = backend.head_block_format(of_run.dtype, block.rows, block.cols);
+    const HeadBlockFormat format = backend.head_products().format(of_run.dtype, block.rows, block.cols);
     const Buffer blocks = backend.allocate((1 + heads) * layers * format.bytes);
     std::vector<MatrixRef> stored(static_cast<std::size_t>((1 + heads) * layers), block);
     std::vector<std::byte*> packed;
     for (std::size_t i = 0; i < stored.size(); ++i)
         packed.push_back(blocks.data() + static_cast<std::int64_t>(i) * format.bytes);
-    backend.pack_head_blocks(stored, format, packed);
+    backend.head_products().pack(stored, format, packed);
     std::vector<double> dots(static_cast<std::size_t>(heads * layers * layers));
     const KvGroupBlocks group{layers, heads, blocks.data(), blocks.data() + layers * format.bytes};
-    const double seconds = best_of_two([&] { backend.tile_dots(group, format, dots); });
+    const double seconds = best_of_two([&] { backend.head_products().tile_dots(group, format, dots); });
     const std::int64_t tiles = (1 + heads) * layers * (layers + 1) / 2;
     return static_cast<double>(tiles * 2 * block.rows * block.rows * block.cols) / seconds;
 }

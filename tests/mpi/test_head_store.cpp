@@ -64,7 +64,7 @@ Buffer expected_block(const Checkpoint& checkpoint, WeightFamily family, std::in
     Buffer block = backend.allocate(format.bytes);
     const std::vector<MatrixRef> stored = {{bytes.data(), weight.dtype, rows.size(), weight.cols}};
     const std::vector<std::byte*> out = {block.data()};
-    backend.pack_head_blocks(stored, format, out);
+    backend.head_products().pack(stored, format, out);
     return block;
 }
 
@@ -152,7 +152,7 @@ TEST_P(HeadStores, hold_every_layer_of_their_heads_in_any_number_of_passes) {
             continue;
         const auto backend = make_cpu_backend(2, amx);
         const HeadBlockFormat format =
-            backend->head_block_format(GetParam().dtype, checkpoint.config().head_dim, checkpoint.config().hidden);
+            backend->head_products().format(GetParam().dtype, checkpoint.config().head_dim, checkpoint.config().hidden);
         PlanInput input = plan_input(checkpoint, format, world.size());
         for (bool possible = true; possible;) {
             const Plan plan = make_plan(input);
@@ -172,7 +172,7 @@ TEST_P(HeadStores, hold_the_heads_that_a_resumed_run_still_owes) {
     const Checkpoint checkpoint = Checkpoint::open(GetParam().name, "", "");
     const auto backend = make_cpu_backend(1, false);
     const HeadBlockFormat format =
-        backend->head_block_format(GetParam().dtype, checkpoint.config().head_dim, checkpoint.config().hidden);
+        backend->head_products().format(GetParam().dtype, checkpoint.config().head_dim, checkpoint.config().hidden);
     PlanInput input = plan_input(checkpoint, format, world.size());
     input.pending_heads = {1, 3};
     expect_every_block_arrives(checkpoint, make_plan(input), format, *backend, world);

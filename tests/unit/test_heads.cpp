@@ -30,7 +30,7 @@ MatrixRef stored(const Rows& rows, std::int64_t head_dim) {
 /// The heads of a layer with one head.
 HeadsOfLayer one_head(const Rows& q, const Rows& k, std::int64_t head_dim, std::int64_t top_k) {
     Workers workers(1);
-    CpuDenseBatch dense(workers);
+    cpu::CpuDenseBatch dense(workers);
     const MatrixRef q_block = stored(q, head_dim), k_block = stored(k, head_dim);
     return heads_of_layer(dense, {0, {&q_block, 1}, {&k_block, 1}}, top_k);
 }
@@ -260,7 +260,7 @@ TEST_P(GoldenHeads, are_reproduced) {
     const Hdf5File golden = Hdf5File::open(folder + "/golden.h5", Hdf5File::Access::read);
     const std::int64_t layers = golden.shape("heads/fro_sq")[0], head_dim = golden.shape("heads/singular_values")[2];
     Workers workers(2);
-    CpuDenseBatch dense(workers);
+    cpu::CpuDenseBatch dense(workers);
     for (std::int64_t layer = 0; layer < layers; ++layer) {
         SCOPED_TRACE("layer " + std::to_string(layer));
         const Weight q = checkpoint.weight(WeightFamily::q_proj, layer);
@@ -298,7 +298,7 @@ struct Layer {
 
 HeadsOfLayer with_threads(const Layer& layer, int threads) {
     Workers workers(threads);
-    CpuDenseBatch dense(workers);
+    cpu::CpuDenseBatch dense(workers);
     return heads_of_layer(dense, {0, layer.q, layer.k}, 8);
 }
 
