@@ -18,6 +18,7 @@
 #include <cstring>
 
 #include "core/error.hpp"
+#include "kernels/cuda/convert.hpp"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/strips.hpp"
 

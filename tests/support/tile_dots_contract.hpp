@@ -1,4 +1,4 @@
-// Backend::tile_dots and pack_head_blocks, tested once for every backend: a program includes this once and says which
+// HeadProducts::tile_dots and pack, tested once for every backend: a program includes this once and says which
 // paths it has with INSTANTIATE_TEST_SUITE_P.
 #pragma once
 

@@ -347,32 +347,6 @@ TEST(Heads, name_the_head_that_holds_NaN) {
     }
 }
 
-TEST(SymmetricOrder, puts_the_positive_of_a_tie_first) {
-    std::vector<double> values{-3, 1, 3 - 1e-15, -1e-20, 2, 0};
-    order_symmetric_eigenvalues(values, 1e-13);
-    EXPECT_EQ(values, (std::vector<double>{3 - 1e-15, -3, 2, 1, -1e-20, 0}));
-}
-
-TEST(SymmetricOrder, is_by_magnitude_otherwise) {
-    std::vector<double> values{-5, -1, 0.5, 4};
-    order_symmetric_eigenvalues(values, 1e-13);
-    EXPECT_EQ(values, (std::vector<double>{-5, 4, -1, 0.5}));
-}
-
-TEST(EigenvalueOrder, keeps_conjugates_together_with_the_positive_imaginary_part_first) {
-    std::vector<double> re{1, 0.5, 0.5, -2}, im{0, 3, -3, 0};
-    order_eigenvalues(re, im, 1e-13);
-    EXPECT_EQ(re, (std::vector<double>{0.5, 0.5, -2, 1}));
-    EXPECT_EQ(im, (std::vector<double>{3, -3, 0, 0}));
-}
-
-TEST(EigenvalueOrder, goes_by_real_part_among_magnitudes_that_differ_by_rounding_alone) {
-    std::vector<double> re{-1 - 1e-15, 0, 0, 1}, im{0, 1 + 2e-15, -1 - 2e-15, 0};
-    order_eigenvalues(re, im, 1e-13);
-    EXPECT_EQ(re, (std::vector<double>{1, 0, 0, -1 - 1e-15}));
-    EXPECT_EQ(im, (std::vector<double>{0, 1 + 2e-15, -1 - 2e-15, 0}));
-}
-
 TEST(HeadsRecords, fit_the_schema_they_declare) {
     const Layer layer(4, 2, 5, 12);
     const HeadsOfLayer heads = with_threads(layer, 1);
