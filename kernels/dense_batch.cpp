@@ -18,7 +18,9 @@ void check_batch(const Batch& batch, std::int64_t count, Size size, const char* 
     if (count == 0) return;
     require(batch.rows == size.rows && batch.cols == size.cols && batch.ld >= batch.rows, verb,
             "matrices of another shape than their operands'");
-    require(std::find(batch.at.begin(), batch.at.end(), nullptr) == batch.at.end(), verb, "a matrix without memory");
+    const bool empty = size.rows * size.cols == 0;
+    require(empty || std::find(batch.at.begin(), batch.at.end(), nullptr) == batch.at.end(), verb,
+            "a matrix without memory");
 }
 
 // Blocks of one shape.
