@@ -56,12 +56,28 @@ public:
                                 [&](const GroupShare& held) { return held.group == group; }) -
                    pass.held.begin();
         };
-        for (const PairBlock& block : blocks)
-            pass.visits.push_back({place(block.left), place(block.right), block.heads, visits_of(block)});
+        for (const PairBlock& block : blocks) {
+            const std::int64_t left = place(block.left);
+            for (const PairBlock& run : runs_in(pass.held[static_cast<std::size_t>(left)], block))
+                pass.visits.push_back({left, place(block.right), run.heads, visits_of(run)});
+        }
         return pass;
     }
 
 private:
+    // The block, or where other blocks hold heads between its own, what lies one after the other in memory.
+    static std::vector<PairBlock> runs_in(const GroupShare& held, const PairBlock& block) {
+        std::vector<PairBlock> runs;
+        auto at = held.heads.begin();
+        for (const std::int64_t head : block.heads) {
+            const auto found = std::find(at, held.heads.end(), head);
+            if (runs.empty() || found != at) runs.push_back({block.left, block.right, {}});
+            runs.back().heads.push_back(head);
+            at = found + 1;
+        }
+        return runs;
+    }
+
     std::vector<Visit> visits_of(const PairBlock& block) const {
         std::map<std::int64_t, Visit> by_measure;
         for (const std::int64_t head : block.heads) {

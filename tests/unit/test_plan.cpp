@@ -135,6 +135,21 @@ TEST(Plan, a_run_resumed_under_the_same_tight_budget_is_planned) {
     expect_sound(make_plan(in));
 }
 
+TEST(Plan, heads_that_are_left_of_a_group_are_looked_at_as_they_lie_in_memory) {
+    // Heads 1 and 3 of group 0 are owed against their own group, all of them against group 1: 0 1 2 3 are held.
+    const ModelShape shape = model_of({2, 8, 2, 8, 16, 64});
+    MeasureDemand pairs = all_pairs(shape);
+    std::erase_if(pairs.owed, [](const Unit& unit) { return unit.second == 0 && unit.first % 2 == 0; });
+    const Plan plan = make_plan(input_of(shape, {same_head({1, 3}), pairs}, 1));
+    expect_sound(plan);
+    const auto& visits = plan.ranks[0].passes[0].visits;
+    ASSERT_EQ(visits.size(), 4U);
+    EXPECT_EQ(visits[0].heads, (std::vector<std::int64_t>{1}));
+    EXPECT_EQ(visits[1].heads, (std::vector<std::int64_t>{3}));
+    EXPECT_EQ(visits[2].heads, (std::vector<std::int64_t>{0, 1, 2, 3}));
+    EXPECT_EQ(visits[3].heads, (std::vector<std::int64_t>{4, 5, 6, 7}));
+}
+
 TEST(Plan, more_passes_read_only_the_rows_that_they_need) {
     PlanInput in = qwen(1);
     in.budget = make_plan(in).peak_bytes() / 2;
