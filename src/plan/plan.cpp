@@ -297,6 +297,12 @@ Assignment assign(const PlanInput& input) {
                     std::max(memory.scratch, memory.products) + memory.results + memory.transit));
 }
 
+// Numbers of passes that are tried: one more each time, then a sixteenth more, so that thousands are planned in a
+// second.
+std::int64_t more_passes(std::int64_t passes, std::int64_t most) {
+    return std::min(most, passes + std::max<std::int64_t>(1, passes / 16));
+}
+
 template <class F>
 double largest_over_mean(const std::vector<RankPlan>& ranks, F&& value) {
     double largest = 0.0, sum = 0.0;
@@ -320,17 +326,21 @@ Plan make_plan(const PlanInput& input) {
     const auto fits = [&](const Plan& plan) {
         return plan.peak_bytes() <= input.budget && (!input.device || plan.peak_device_bytes() <= input.device_budget);
     };
-    Plan plan;
-    for (std::int64_t passes = 1; passes <= most_passes; ++passes) {
-        plan = plan_with(assignment, passes, false);
-        if (!fits(plan)) continue;
-        const bool rising = std::any_of(plan.ranks.begin(), plan.ranks.end(),
-                                        [](const RankPlan& rank) { return !rank.rising.empty(); });
-        if (!rising) return plan;
-        Plan resident = plan_with(assignment, passes, true);
-        return fits(resident) ? resident : plan;
+    std::int64_t passes = 1;
+    Plan plan = plan_with(assignment, passes, false);
+    if (!fits(plan)) {
+        // No number of passes takes less memory than the most: a hopeless budget is told at once.
+        if (const Plan smallest = plan_with(assignment, most_passes, false); !fits(smallest)) too_small(smallest);
     }
-    too_small(plan);
+    while (!fits(plan)) {
+        passes = more_passes(passes, most_passes);
+        plan = plan_with(assignment, passes, false);
+    }
+    const bool rising =
+        std::any_of(plan.ranks.begin(), plan.ranks.end(), [](const RankPlan& rank) { return !rank.rising.empty(); });
+    if (!rising) return plan;
+    Plan resident = plan_with(assignment, passes, true);
+    return fits(resident) ? resident : plan;
 }
 
 std::int64_t RankPlan::flops() const {

@@ -192,6 +192,27 @@ TEST(Plan, a_budget_too_small_for_one_head_is_an_error_with_both_numbers) {
     EXPECT_EQ(make_plan(in).peak_bytes(), in.budget) << "the number it names is enough, and no more than that";
 }
 
+TEST(Plan, thousands_of_passes_are_planned_in_seconds) {
+    // 64 groups of one head against each other: 2080 blocks on one rank.
+    const ModelShape shape = model_of({80, 64, 64, 128, 8192, 28672});
+    PlanInput in = input_of(shape, {all_pairs(shape)}, 1);
+    const auto timed = [&](const auto& action) {
+        const auto start = std::chrono::steady_clock::now();
+        action();
+        EXPECT_LT(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), 20.0);
+    };
+    in.budget = 1 << 20;
+    std::string message;
+    timed([&] { message = error_of([&] { make_plan(in); }, ExitCode::usage); });
+    const std::string before = message.substr(0, message.find(" bytes are needed"));
+    in.budget = std::stoll(before.substr(before.rfind(' ') + 1));
+    timed([&] {
+        const Plan plan = make_plan(in);
+        EXPECT_EQ(plan.passes, 2080);
+        EXPECT_EQ(plan.peak_bytes(), in.budget);
+    });
+}
+
 // The same run on GPUs.
 PlanInput on_gpus(std::int64_t ranks) {
     PlanInput in = qwen(ranks);
