@@ -24,8 +24,7 @@ double seconds_of(F&& f) {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
-// --- the machine by itself
-// --------------------------------------------------------------------------------------------
+// --- the machine by itself -------------------------------------------------------------------------------------------
 
 // Large products by a library: bf16 where the machine is fast at it, else f32. The best of the shapes counts.
 class GemmPart : public BenchPart {
@@ -76,8 +75,7 @@ private:
     Yardstick copy_;
 };
 
-// --- measures
-// ---------------------------------------------------------------------------------------------------------
+// --- measures --------------------------------------------------------------------------------------------------------
 
 // W_Q and W_K of one layer at a time, as a run has them; reading is not part of what is timed.
 class LayerSource {
@@ -207,8 +205,7 @@ private:
     Backend& backend_;
 };
 
-// --- loading
-// ----------------------------------------------------------------------------------------------------------
+// --- loading ---------------------------------------------------------------------------------------------------------
 
 // The same bytes of a checkpoint twice, from storage: by the stream of a run, and by a loop of pread.
 class LoadPart : public BenchPart {

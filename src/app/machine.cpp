@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 #include <sched.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -10,6 +9,7 @@
 #include <limits>
 
 #include "core/error.hpp"
+#include "core/host_name.hpp"
 #include "kernels/cpu/isa.hpp"
 
 namespace geom {
@@ -80,11 +80,6 @@ void find_gpu(Machine& machine, std::int64_t budget, const Communicator& communi
 }
 
 }  // namespace
-
-std::string host_name() {
-    char name[256] = {};
-    return ::gethostname(name, sizeof name - 1) == 0 ? name : "unknown-host";
-}
 
 std::int64_t peak_resident_bytes() { return proc_bytes("/proc/self/status", "VmHWM"); }
 std::int64_t resident_bytes() { return proc_bytes("/proc/self/status", "VmRSS"); }

@@ -39,8 +39,6 @@ struct MachineRequest {
 /// and of the GPU's free memory. Rank i of a node gets GPU i, modulo their number.
 Machine inspect_machine(const MachineRequest& request, const Communicator& communicator);
 
-std::string host_name();
-
 /// Largest and current resident memory of this process, bytes.
 std::int64_t peak_resident_bytes();
 std::int64_t resident_bytes();

@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstring>
 #include <map>
@@ -17,6 +16,7 @@
 
 #include "core/crc32c.hpp"
 #include "core/error.hpp"
+#include "core/host_name.hpp"
 #include "output/hdf5_file.hpp"
 
 namespace geom {
@@ -243,11 +243,6 @@ bool is_complete(const Hdf5File& file) {
     const auto value = file.attribute("", "complete");
     const auto* flag = std::get_if<std::int64_t>(&value);
     return flag != nullptr && *flag == 1;
-}
-
-std::string host_name() {
-    std::array<char, 256> name{};
-    return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "host";
 }
 
 }  // namespace
