@@ -77,14 +77,28 @@ private:
             if (shape_.at(row).has(family)) there.push_back(family);
         }
         if (there.empty()) return;
-        if (!loads_.back().after_previous && (loads_.size() < 2 || loads_[loads_.size() - 2].row != row)) {
+        if (loads_.size() < 2 || loads_[loads_.size() - 2].row != row) {
             Load halo;
             halo.row = row;
-            halo.halo = !demand_.rows[static_cast<std::size_t>(row)].empty();
             loads_.insert(loads_.end() - 1, std::move(halo));
+            halo_row_ = row;
         }
         loads_.back().after_previous = true;
-        insert_all(loads_[loads_.size() - 2].whole, there);
+        Load& before = loads_[loads_.size() - 2];
+        insert_all(before.whole, there);
+        if (row != halo_row_) return;
+        for (const WeightFamily family : there) {
+            if (is_read_by_owner(row, family)) insert_all(before.repeated, {family});
+        }
+    }
+
+    bool is_read_by_owner(std::int64_t row, WeightFamily family) const {
+        const std::vector<Part>& parts = demand_.rows[static_cast<std::size_t>(row)];
+        return std::any_of(parts.begin(), parts.end(), [&](const Part& part) {
+            const bool of_heads = family == WeightFamily::q_proj || family == WeightFamily::k_proj;
+            return (part.heads && of_heads) ||
+                   (part.expert < 0 && std::binary_search(part.whole.begin(), part.whole.end(), family));
+        });
     }
 
     static void add(std::vector<Visit>& visits, const Visit& visit) {
@@ -100,6 +114,7 @@ private:
     const ModelShape& shape_;
     const Demand& demand_;
     std::vector<Load> loads_, after_;
+    std::int64_t halo_row_ = -1;  // the last load that is another rank's row
 };
 
 Load rising_load(const ModelShape& shape, std::span<const MeasureDemand> measures, std::int64_t row) {

@@ -19,7 +19,8 @@ struct Load {
     std::vector<WeightFamily> whole;  ///< families read whole, rising
     bool heads = false;               ///< W_Q and W_K go to the owners of heads: at least the rows of the pass
     bool after_previous = false;      ///< the load before it is the row before, and is looked at beside it
-    bool halo = false;                ///< read for the next load alone; its owner reads it as well
+    /// Families that are whole here for the next load alone, and that their owner reads as well: it counts them.
+    std::vector<WeightFamily> repeated;
     std::vector<Visit> visits;
 };
 

@@ -268,7 +268,9 @@ Assignment assign(const PlanInput& input) {
         rank.rising = std::move(loads.rising);
         for (const Load& load : rank.loads) {
             if (!load.heads) continue;
-            Load later{UnitOf::layer, load.row, -1, {}, {}, true, false, false, {}};
+            Load later;
+            later.row = load.row;
+            later.heads = true;
             rank.later_loads.push_back(std::move(later));
         }
         assignment.plan.ranks.push_back(std::move(rank));

@@ -184,7 +184,7 @@ void expect_weights_are_at_hand(const Plan& plan) {
 
 void expect_nothing_is_read_twice(const Plan& plan) {
     const ModelShape& shape = plan.input.shape;
-    std::map<Place, int> own, halo;
+    std::map<Place, int> counted, repeated;
     std::map<std::int64_t, int> head_loads;  // by row
     std::int64_t bytes = rising_bytes(plan);
     for (const RankPlan& rank : plan.ranks) {
@@ -196,7 +196,8 @@ void expect_nothing_is_read_twice(const Plan& plan) {
             }
             for (const WeightFamily family : load.whole) {
                 const Place place{load.row, load.of == UnitOf::expert ? load.index : -1, family};
-                ++(load.halo ? halo : own)[place];
+                const bool again = std::binary_search(load.repeated.begin(), load.repeated.end(), family);
+                ++(again ? repeated : counted)[place];
                 bytes += weight_at(shape, place).bytes();
             }
             if (load.heads) ++head_loads[load.row];
@@ -206,11 +207,16 @@ void expect_nothing_is_read_twice(const Plan& plan) {
             for (std::int64_t pass = 1; pass < plan.passes; ++pass) bytes += head_bytes(plan, pass, load);
         }
     }
-    for (const Place& place : wanted_places(plan)) EXPECT_GE(own[place] + halo[place], 1) << text(place);
-    for (const auto& [place, times] : own) EXPECT_LE(times, 1) << text(place);
-    for (const auto& [place, times] : halo) EXPECT_LE(times, 1) << text(place);
     const auto wanted = wanted_places(plan);
-    for (const auto& [place, times] : own) EXPECT_TRUE(times == 0 || wanted.contains(place)) << text(place);
+    for (const Place& place : wanted) {
+        const auto& [row, expert, family] = place;
+        const bool of_heads = family == WeightFamily::q_proj || family == WeightFamily::k_proj;
+        // A halo of W_Q or W_K may be counted by the owner of the row, who brings the rows of heads.
+        const bool by_heads = of_heads && head_loads.contains(row) && repeated.contains(place);
+        EXPECT_TRUE(counted.contains(place) || by_heads) << text(place) << " is counted by nobody";
+    }
+    for (const auto& [place, times] : counted) EXPECT_TRUE(times == 1 && wanted.contains(place)) << text(place);
+    for (const auto& [place, times] : repeated) EXPECT_TRUE(times == 1 && wanted.contains(place)) << text(place);
     for (const std::int64_t row : plan.attention_rows) EXPECT_EQ(head_loads[row], 1) << "heads of row " << row;
     EXPECT_EQ(head_loads.size(), plan.attention_rows.size());
     EXPECT_EQ(plan.bytes_read(), bytes);
