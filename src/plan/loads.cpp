@@ -123,16 +123,19 @@ Load rising_load(const ModelShape& shape, std::span<const MeasureDemand> measure
     for (std::size_t m = 0; m < measures.size(); ++m) {
         const MeasureDemand& measure = measures[m];
         if (measure.needs.rising.chunks == 0 || measure.owed.empty()) continue;
+        std::vector<WeightFamily> there;
+        for (const auto& set : measure.needs.together) {
+            for (const WeightFamily family : set) {
+                if (shape.at(row).has(family)) insert_all(there, {family});
+            }
+        }
+        if (there.empty()) continue;  // what is carried passes such a layer by
+        insert_all(load.whole, there);
         Visit visit{static_cast<std::int64_t>(m), {}};
         for (const Unit& unit : measure.owed) {
             if (unit.of == UnitOf::layer && unit.first == row) visit.units.push_back(unit);
         }
         load.visits.push_back(std::move(visit));
-        for (const auto& set : measure.needs.together) {
-            for (const WeightFamily family : set) {
-                if (shape.at(row).has(family)) insert_all(load.whole, {family});
-            }
-        }
     }
     return load;
 }
@@ -172,9 +175,10 @@ std::vector<RankLoads> loads_of(const ModelShape& shape, std::span<const Measure
                 continue;
             }
             sequences[r].add_layer_part(part);
-            if (demand.rising && place.row != last_row)
-                loads[r].rising.push_back(rising_load(shape, measures, place.row));
+            if (!demand.rising || place.row == last_row) continue;
             last_row = place.row;
+            if (Load load = rising_load(shape, measures, place.row); !load.visits.empty())
+                loads[r].rising.push_back(std::move(load));
         }
     }
     std::vector<std::int64_t> sizes;

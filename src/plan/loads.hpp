@@ -26,7 +26,8 @@ struct Load {
 
 struct RankLoads {
     std::vector<Load> loads;   ///< in any order of rows: layers, then experts, then globals
-    std::vector<Load> rising;  ///< layers that build on each other; a row's visits may be without units
+    std::vector<Load> rising;  ///< layers that build on each other, of those with weights that are wanted; a row's
+                               ///< visits may be without units
 };
 
 /// The loads of every rank. The layer before a rank's first one is read by the rank itself where a measure wants to see

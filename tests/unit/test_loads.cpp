@@ -132,6 +132,23 @@ TEST(Loads, of_a_rising_sweep_are_all_rows_in_turn_whatever_is_owed) {
     }
 }
 
+TEST(Loads, a_rising_sweep_leaves_out_layers_without_its_weights) {
+    ModelShape shape = model_of(small);
+    shape.layers[1] = layer_of(small, 1, false);
+    shape.layers[3] = layer_of(small, 3, false);
+    auto attention = walk(shape);
+    attention.needs.together = {attention_families()};
+    attention.owed = {{"walk", UnitOf::layer, 0, 0}, {"walk", UnitOf::layer, 2, 0}};
+    const auto mlp = of_layers("mlp", shape, {mlp_families()});
+    for (const std::int64_t ranks : {1, 2, 3, 9}) {
+        Rows rows;
+        for (const RankLoads& rank : loads_for(shape, {attention, mlp}, ranks)) {
+            for (const Load& load : rank.rising) rows.push_back(load.row);
+        }
+        EXPECT_EQ(rows, (Rows{0, 2})) << ranks << " ranks";
+    }
+}
+
 TEST(Loads, rows_of_heads_are_joined_where_they_touch) {
     const ModelShape shape = model_of(small);
     EXPECT_EQ(query_rows(shape, 0, Rows{0, 1, 3}), (std::vector<Range>{{0, 16}, {24, 32}}));
