@@ -1,5 +1,6 @@
 """The program on a GPU, or on what emulates one (GEOM_CUDA=EMULATED): against the processor, and what is its own."""
 
+import os
 import re
 import subprocess
 
@@ -11,13 +12,24 @@ from conftest import ENVIRONMENT, GOLDEN, MPIEXEC, PROGRAM, golden, run
 MODEL = "synth:L6-H8-KV2-hd32-D320-F64-V64"
 SHARED, NCCL = {"GEOM_MPI_SHARE_GPU": "1"}, {"GEOM_MPI_SHARE_GPU": "nccl"}
 ALONE = {"GEOM_MPI_SHARE_GPU": ""}
+# What CMake built: where CUDA is emulated there is a GPU; without NCCL ranks exchange over MPI, whatever is asked for.
+CUDA, NCCL_PATH = os.environ.get("GEOM_CUDA"), "mpi, staged" if os.environ.get("GEOM_NCCL") == "absent" else "nccl"
 
 
 @pytest.fixture(scope="module")
 def gpu(tmp_path_factory):
+    """The first GPU's name; where there is none the tests that take it are skipped."""
     finished = run("--model", "synth:tiny", "--backend", "cuda", "--dry-run", folder=tmp_path_factory.mktemp("gpu"))
-    if finished.returncode != 0:
+    if "no GPU: " in finished.stderr and CUDA != "EMULATED":
         pytest.skip(finished.stderr.strip())
+    assert finished.returncode == 0, finished.stderr
+    return re.search(r"GPU \d+: (.*), NUMA node", finished.stdout)[1]
+
+
+def emulator_only(gpu, why):
+    """Skips where the GPU is a real one."""
+    if gpu != "emulated GPU":
+        pytest.skip(f"{gpu}: {why}")
 
 
 def test_without_a_gpu_cuda_is_a_usage_error_that_says_why_and_auto_is_the_processor(tmp_path):
@@ -59,12 +71,12 @@ def test_twice_the_same_bits(gpu, runs):
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
-@pytest.mark.parametrize(("environment", "path"), [(SHARED, "mpi, staged"), (NCCL, "nccl")])
+@pytest.mark.parametrize(("environment", "path"), [(SHARED, "mpi, staged"), (NCCL, NCCL_PATH)])
 def test_ranks_that_exchange_by_either_way_give_the_bits_of_one(gpu, runs, ranks, environment, path):
+    if environment is NCCL:
+        emulator_only(gpu, "whether ranks may share a card over NCCL depends on it; tests/gpu/prove.py tries")
     one = runs(MODEL, "--backend", "cuda")
     several = runs(MODEL, "--backend", "cuda", ranks=ranks, environment=environment)
-    if path == "nccl" and several.attribute("exchange_path") != "nccl":
-        pytest.skip("this build has no NCCL")
     assert several.attribute("exchange_path") == path
     assert ("nccl" in several.about["versions"]) == (path == "nccl")
     assert several.datasets() == one.datasets()
@@ -102,6 +114,7 @@ def test_gpu_memory_is_what_was_planned(gpu, runs, model, measures, ranks):
 
 
 def test_a_small_gpu_takes_more_passes_to_the_same_bits(gpu, runs):
+    emulator_only(gpu, "its memory is as large as it is")
     model = "synth:L8-H12-KV3-hd32-D2048-F64"
     whole = runs(model, "-m", "gram", "--backend", "cuda")
     seen = set()
@@ -110,23 +123,20 @@ def test_a_small_gpu_takes_more_passes_to_the_same_bits(gpu, runs):
         cut = runs(model, "-m", "gram", "--backend", "cuda", environment={"GEOM_EMULATED_MEMORY": str(free)})
         seen.add(cut.about["passes"])
         assert cut.datasets() == whole.datasets()
-    if seen == {1}:
-        pytest.skip("this GPU is no emulated one, and large")
     assert whole.about["passes"] == 1 and max(seen) > 1, seen
 
 
 def test_a_gpu_too_small_for_a_head_is_a_usage_error(gpu, tmp_path):
+    emulator_only(gpu, "its memory is as large as it is")
     finished = run("--model", MODEL, "--backend", "cuda", folder=tmp_path, environment={"GEOM_EMULATED_MEMORY": str(40 << 20)})
-    if finished.returncode == 0:
-        pytest.skip("this GPU is no emulated one, and large")
-    assert finished.returncode == 2
+    assert finished.returncode == 2, finished.stderr
     assert "of GPU memory is too small" in finished.stderr
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("fault", ["exception:exchange:1:1", "kill:exchange:0:1", "stop:exchange:1:1"])
 def test_a_rank_that_is_lost_while_gpus_exchange_ends_the_others(gpu, tmp_path, fault):
-    environment = {**NCCL, "GEOM_MPI_FAULT": fault}
+    environment = {**(NCCL if gpu == "emulated GPU" else SHARED), "GEOM_MPI_FAULT": fault}
     finished = run("--model", MODEL, "--backend", "cuda", "--deadline", 2, "-o", "r.h5", ranks=2, folder=tmp_path, environment=environment)
     assert finished.returncode != 0
     assert "exchange" in finished.stderr and re.search(r"rank [01]", finished.stderr)
