@@ -131,7 +131,7 @@ ncclResult_t end_group() {
 }
 
 ncclResult_t add(Transfer transfer, ncclDataType_t type, const char* call) {
-    if (type != ncclInt8 && type != ncclUint8) emulator::die("the emulated NCCL moves bytes only");
+    if (type != ncclInt8) emulator::die("the emulated NCCL moves bytes only");
     if (transfer.comm == nullptr || transfer.comm->finalized)
         return refuse(ncclInvalidArgument, fmt::format("{}: not a communicator", call));
     if (!transfer.comm->greetings.empty()) emulator::die(fmt::format("{} before the ranks are connected", call));
