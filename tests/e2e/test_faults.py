@@ -20,7 +20,7 @@ h5py = pytest.importorskip("h5py")
 
 ALL = os.environ.get("GEOM_ALL_FAULTS") == "1"
 MODEL = "synth:L7-H8-KV4-hd32-D160-F64-V64"
-PHASES = ["load", "exchange", "measure", "write"]
+PHASES = ["load", "exchange", "gram", "write"]
 
 
 def start(folder, ranks, *arguments, fault=None):
@@ -82,7 +82,7 @@ def test_a_killed_run_resumed_on_another_number_of_ranks_gives_the_same_bits(see
         kill_a_rank(launcher, random.uniform(0.0, 0.6))
     else:  # at a random place; two in three of these while writing
         phase = random.choice(PHASES[:3]) if seed % 3 == 1 else "write"
-        visits = {"load": 3, "exchange": 3, "measure": 2, "write": 14}[phase]
+        visits = {"load": 3, "exchange": 3, "gram": 2, "write": 14}[phase]
         launcher = start(tmp_path, ranks, fault=f"kill:{phase}:{random.randrange(ranks)}:{random.randrange(visits)}")
     launcher.communicate(timeout=60)
     if (tmp_path / "r.h5").exists():
@@ -106,11 +106,10 @@ def test_a_fault_on_one_rank_ends_all_and_is_named(kind, phase, rank, tmp_path):
     assert time.monotonic() - begun < (35 if kind == "stop" else 30)
     assert launcher.returncode != 0
     assert not (tmp_path / "r.h5").exists()
-    where = {"measure": "gram"}.get(phase, phase)
     ours = [line for line in errors.splitlines() if line.startswith("geom-mpi: rank")]
     # A rank that is gone without a word is named by the launcher, the phase by a rank that is left.
     assert f"rank {rank}" in errors
-    assert any(f", {where}: " in line or ", wait: " in line for line in ours), errors
+    assert any(f", {phase}: " in line or ", wait: " in line for line in ours), errors
     if kind == "exception":
         assert ours[0].startswith(f"geom-mpi: rank {rank} on ") and "a fault that was asked for" in ours[0]
     if kind == "stop":
