@@ -116,6 +116,32 @@ def test_a_fault_on_one_rank_ends_all_and_is_named(kind, phase, rank, tmp_path):
         assert f"rank {rank} on" in ours[0] and "does not answer" in ours[0]
 
 
+def wait_until_stopped(launcher, rank):
+    """Until SIGSTOP has reached a rank."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        ranks = ranks_of(launcher)
+        if len(ranks) > rank and pathlib.Path(f"/proc/{ranks[rank]}/stat").read_text().split(") ")[1][0] == "T":
+            return ranks[rank]
+        time.sleep(0.01)
+    pytest.fail(f"rank {rank} was not stopped")
+
+
+@pytest.mark.parametrize("phase", ["load", "heads", "gram", "write"])
+def test_waiting_for_a_slow_rank_is_timed_as_waiting(phase, tmp_path):
+    launcher = start(tmp_path, 2, "--json", "-", fault=f"stop:{phase}:1:0")
+    process = wait_until_stopped(launcher, 1)
+    time.sleep(3)
+    os.kill(process, signal.SIGCONT)
+    output, errors = launcher.communicate(timeout=60)
+    assert launcher.returncode == 0, errors
+    phases = json.loads(output)["phases"]
+    assert phases[phase]["max"] >= 3 > 1 > phases[phase]["min"], "slow where it was stopped, and nowhere else"
+    assert phases["wait"]["max"] >= 2.5
+    for name, times in phases.items():
+        assert name in (phase, "wait", "total", "start") or times["max"] < 2.5, name
+
+
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
 def test_a_signal_ends_orderly_with_75_and_the_next_run_goes_on(number, tmp_path, undisturbed):
     launcher = start(tmp_path, 2, fault="stop:load:1:2")
@@ -212,15 +238,9 @@ def test_an_output_folder_that_vanishes_ends_with_5(place, tmp_path):
     folder.mkdir()
     launcher = start(tmp_path, 2, "-o", "results/r.h5", fault=f"stop:{place}")
     rank = int(place.split(":")[1])
-    deadline = time.monotonic() + 20
-    stopped = False
-    while not stopped and time.monotonic() < deadline:
-        ranks = ranks_of(launcher)
-        stopped = len(ranks) == 2 and pathlib.Path(f"/proc/{ranks[rank]}/stat").read_text().split(") ")[1][0] == "T"
-        time.sleep(0.01)
-    assert stopped
+    process = wait_until_stopped(launcher, rank)
     shutil.rmtree(folder)
-    os.kill(ranks_of(launcher)[rank], signal.SIGCONT)
+    os.kill(process, signal.SIGCONT)
     _, errors = launcher.communicate(timeout=60)
     assert launcher.returncode == 5, errors
     assert "results/r.h5" in errors
