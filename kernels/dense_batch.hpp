@@ -2,7 +2,8 @@
 // Matrices lie in the backend's memory, column-major (element (i, j) at [i + j * ld]). Weights come as stored: a
 // row-major rows x D block, whose elements are widened exactly. The bits of a result depend on the operands and on the
 // shape and size of the batch alone, never on the number of threads or ranks. A verb that writes to host memory returns
-// when it may be read; what it writes to the backend's memory is there for the verbs that follow.
+// when it may be read; what it writes to the backend's memory is there for the verbs that follow. Public verbs throw
+// Error(internal) for operands that do not fit one another; bodies may rely on it.
 #pragma once
 
 #include <cstddef>
@@ -12,11 +13,10 @@
 #include <vector>
 
 #include "core/buffer.hpp"
+#include "kernels/matrix_ref.hpp"
 #include "kernels/workers.hpp"
 
 namespace geom {
-
-struct MatrixRef;  // kernels/backend.hpp
 
 /// Matrices of one shape; `at` holds the address of each. They may be blocks of larger ones (ld > rows).
 struct Batch {
@@ -81,48 +81,63 @@ public:
 
     /// out[i] = X X^T of X = [first[i]; second[i]], both n x D; the lower triangle of 2n x 2n. A block first[i] that is
     /// the same as first[i - 1] is multiplied with itself once.
-    virtual void stacked_grams(std::span<const MatrixRef> first, std::span<const MatrixRef> second,
-                               const Batch& out) = 0;
+    void stacked_grams(std::span<const MatrixRef> first, std::span<const MatrixRef> second, const Batch& out);
 
     /// gram[i] = lower[i] lower[i]^T from the lower triangle of gram[i]; above the diagonal lower[i] is zero.
-    virtual void cholesky(const Batch& gram, const Batch& lower, std::span<CholeskyReport> reports) = 0;
+    void cholesky(const Batch& gram, const Batch& lower, std::span<CholeskyReport> reports);
 
     /// The same factor (but for signs of its columns) without forming X X^T: Householder QR X^T = O R, lower[i] = R^T.
     /// X = [first[i]; second[i]], or first[i] where `second` is empty. Columns beyond D are zero. min_sine as above.
-    virtual void qr_lower(std::span<const MatrixRef> first, std::span<const MatrixRef> second, const Batch& lower,
-                          std::span<double> min_sine) = 0;
+    void qr_lower(std::span<const MatrixRef> first, std::span<const MatrixRef> second, const Batch& lower,
+                  std::span<double> min_sine);
 
     /// Singular values of left[i]^T right[i] (lower triangular, n x n), descending, to values[i * n]; and of the
     /// leading u[i].cols the left and right singular vectors, as pairs of one sign.
-    virtual void product_singular_values(const Batch& left, const Batch& right, std::span<double> values,
-                                         const Batch& u, const Batch& v) = 0;
+    void product_singular_values(const Batch& left, const Batch& right, std::span<double> values, const Batch& u,
+                                 const Batch& v);
 
     /// x[i] = lower[i]^-T x[i].
-    virtual void solve_transposed(const Batch& lower, const Batch& x) = 0;
+    void solve_transposed(const Batch& lower, const Batch& x);
 
     /// out[i] = W[i]^T z[i], D x k.
-    virtual void combine_rows(std::span<const MatrixRef> w, const Batch& z, const Batch& out) = 0;
+    void combine_rows(std::span<const MatrixRef> w, const Batch& z, const Batch& out);
 
     /// out[i] = O z[i], D x k, with the orthonormal O of qr_lower(w): what combine_rows gives for lower[i]^-T z[i],
     /// where lower[i] may be singular.
-    virtual void combine_orthonormal(std::span<const MatrixRef> w, const Batch& z, const Batch& out) = 0;
+    void combine_orthonormal(std::span<const MatrixRef> w, const Batch& z, const Batch& out);
 
     /// out[i] = L^T J L of the lower triangular L = lower[i] (2n x 2n), J = [[0, I], [I, 0]]; its lower triangle. With
     /// X X^T = L L^T, X = [K; Q] it has the eigenvalues of g + g^T, g = K^T Q, that can be non-zero.
     /// asymmetry[i] = ||L^T [[0, -I], [I, 0]] L||_F = ||g - g^T||_F.
-    virtual void exchange_products(const Batch& lower, const Batch& out, std::span<double> asymmetry) = 0;
+    void exchange_products(const Batch& lower, const Batch& out, std::span<double> asymmetry);
 
     /// Eigenvalues from the lower triangles, ascending, to values[i * n]. The matrices are destroyed.
-    virtual void symmetric_eigenvalues(const Batch& matrices, std::span<double> values) = 0;
+    void symmetric_eigenvalues(const Batch& matrices, std::span<double> values);
 
     /// Eigenvalues to re[i * n], im[i * n] in no order, but conjugates adjacent, the positive imaginary part first. The
     /// matrices may change as soon as this returns; re and im belong to it until finish(). One at a time.
-    [[nodiscard]] virtual std::unique_ptr<PendingResult> general_eigenvalues(const Batch& matrices,
-                                                                             std::span<double> re,
-                                                                             std::span<double> im) = 0;
+    [[nodiscard]] std::unique_ptr<PendingResult> general_eigenvalues(const Batch& matrices, std::span<double> re,
+                                                                     std::span<double> im);
 
     /// All matrices to host memory, one after the other, column-major without gaps.
-    virtual void read(const Batch& matrices, std::span<double> host) = 0;
+    void read(const Batch& matrices, std::span<double> host);
+
+private:
+    virtual void do_stacked_grams(std::span<const MatrixRef> first, std::span<const MatrixRef> second,
+                                  const Batch& out) = 0;
+    virtual void do_cholesky(const Batch& gram, const Batch& lower, std::span<CholeskyReport> reports) = 0;
+    virtual void do_qr_lower(std::span<const MatrixRef> first, std::span<const MatrixRef> second, const Batch& lower,
+                             std::span<double> min_sine) = 0;
+    virtual void do_product_singular_values(const Batch& left, const Batch& right, std::span<double> values,
+                                            const Batch& u, const Batch& v) = 0;
+    virtual void do_solve_transposed(const Batch& lower, const Batch& x) = 0;
+    virtual void do_combine_rows(std::span<const MatrixRef> w, const Batch& z, const Batch& out) = 0;
+    virtual void do_combine_orthonormal(std::span<const MatrixRef> w, const Batch& z, const Batch& out) = 0;
+    virtual void do_exchange_products(const Batch& lower, const Batch& out, std::span<double> asymmetry) = 0;
+    virtual void do_symmetric_eigenvalues(const Batch& matrices, std::span<double> values) = 0;
+    virtual std::unique_ptr<PendingResult> do_general_eigenvalues(const Batch& matrices, std::span<double> re,
+                                                                  std::span<double> im) = 0;
+    virtual void do_read(const Batch& matrices, std::span<double> host) = 0;
 };
 
 }  // namespace geom

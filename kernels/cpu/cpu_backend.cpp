@@ -29,9 +29,33 @@ private:
     Buffer buffer_;
 };
 
+class CpuHeadProducts final : public HeadProducts {
+public:
+    CpuHeadProducts(Workers& workers, bool amx) : workers_(workers), amx_(amx) {}
+
+private:
+    HeadBlockFormat do_format(DType dtype, std::int64_t head_dim, std::int64_t hidden) const override {
+        return cpu::head_block_format(dtype, head_dim, hidden, amx_);
+    }
+    void do_pack(std::span<const MatrixRef> blocks, const HeadBlockFormat& format,
+                 std::span<std::byte* const> out) override {
+        cpu::pack_head_blocks(blocks, format, out, workers_);
+    }
+    void do_tile_dots(const KvGroupBlocks& group, const HeadBlockFormat& format, std::span<double> out) override {
+        cpu::tile_dots(group, format, out, workers_);
+    }
+    std::int64_t do_scratch_bytes(const HeadBlockFormat& format, std::int64_t /*layers*/,
+                                  std::int64_t /*heads*/) const override {
+        return workers_.size() * cpu::tile_dots_scratch(format);
+    }
+
+    Workers& workers_;
+    bool amx_;
+};
+
 class CpuBackend final : public Backend {
 public:
-    CpuBackend(int threads, bool amx) : workers_(threads), dense_(workers_), amx_(amx) {}
+    CpuBackend(int threads, bool amx) : workers_(threads), head_products_(workers_, amx), dense_(workers_), amx_(amx) {}
 
     std::string name() const override { return "cpu"; }
     std::string device() const override {
@@ -51,20 +75,7 @@ public:
         return std::make_unique<CpuInputBuffer>(bytes);
     }
 
-    HeadBlockFormat head_block_format(DType dtype, std::int64_t head_dim, std::int64_t hidden) const override {
-        return cpu::head_block_format(dtype, head_dim, hidden, amx_);
-    }
-    void pack_head_blocks(std::span<const MatrixRef> blocks, const HeadBlockFormat& format,
-                          std::span<std::byte* const> out) override {
-        cpu::pack_head_blocks(blocks, format, out, workers_);
-    }
-    void tile_dots(const KvGroupBlocks& group, const HeadBlockFormat& format, std::span<double> out) override {
-        cpu::tile_dots(group, format, out, workers_);
-    }
-    std::int64_t tile_dots_scratch(const HeadBlockFormat& format, std::int64_t /*layers*/,
-                                   std::int64_t /*heads*/) const override {
-        return workers_.size() * cpu::tile_dots_scratch(format);
-    }
+    HeadProducts& head_products() override { return head_products_; }
 
     Yardstick large_product(const GemmShape& shape) override {
         const Yardstick product = amx_ ? cpu::onednn_gemm(shape, workers_.size()) : Yardstick{};
@@ -74,7 +85,8 @@ public:
 
 private:
     Workers workers_;
-    CpuDenseBatch dense_;
+    CpuHeadProducts head_products_;
+    cpu::CpuDenseBatch dense_;
     bool amx_;
 };
 

@@ -6,19 +6,9 @@
 #include "kernels/dense_batch.hpp"
 #include "kernels/workers.hpp"
 
-namespace geom {
+namespace geom::cpu {
 
-namespace cpu {
-
-/// Eigenvalues of the n x n matrix, conjugates adjacent, the positive imaginary part first, by LAPACK on this thread:
-/// no GPU library does it in batches. `scratch` holds general_eigenvalues_scratch(n) numbers.
-void general_eigenvalues(const double* matrix, std::int64_t ld, std::int64_t n, double* re, double* im,
-                         double* scratch);
-std::int64_t general_eigenvalues_scratch(std::int64_t n);
-
-}  // namespace cpu
-
-class CpuDenseBatch : public DenseBatch {
+class CpuDenseBatch final : public DenseBatch {
 public:
     explicit CpuDenseBatch(Workers& workers);
 
@@ -27,22 +17,24 @@ public:
     std::int64_t heads_at_once() const override { return 32; }
     std::int64_t scratch_bytes(std::int64_t heads, std::int64_t head_dim, std::int64_t hidden,
                                std::int64_t top_k) const override;
-    void stacked_grams(std::span<const MatrixRef> first, std::span<const MatrixRef> second, const Batch& out) override;
-    void cholesky(const Batch& gram, const Batch& lower, std::span<CholeskyReport> reports) override;
-    void qr_lower(std::span<const MatrixRef> first, std::span<const MatrixRef> second, const Batch& lower,
-                  std::span<double> min_sine) override;
-    void product_singular_values(const Batch& left, const Batch& right, std::span<double> values, const Batch& u,
-                                 const Batch& v) override;
-    void solve_transposed(const Batch& lower, const Batch& x) override;
-    void combine_rows(std::span<const MatrixRef> w, const Batch& z, const Batch& out) override;
-    void combine_orthonormal(std::span<const MatrixRef> w, const Batch& z, const Batch& out) override;
-    void exchange_products(const Batch& lower, const Batch& out, std::span<double> asymmetry) override;
-    void symmetric_eigenvalues(const Batch& matrices, std::span<double> values) override;
-    std::unique_ptr<PendingResult> general_eigenvalues(const Batch& matrices, std::span<double> re,
-                                                       std::span<double> im) override;
-    void read(const Batch& matrices, std::span<double> host) override;
 
 private:
+    void do_stacked_grams(std::span<const MatrixRef> first, std::span<const MatrixRef> second,
+                          const Batch& out) override;
+    void do_cholesky(const Batch& gram, const Batch& lower, std::span<CholeskyReport> reports) override;
+    void do_qr_lower(std::span<const MatrixRef> first, std::span<const MatrixRef> second, const Batch& lower,
+                     std::span<double> min_sine) override;
+    void do_product_singular_values(const Batch& left, const Batch& right, std::span<double> values, const Batch& u,
+                                    const Batch& v) override;
+    void do_solve_transposed(const Batch& lower, const Batch& x) override;
+    void do_combine_rows(std::span<const MatrixRef> w, const Batch& z, const Batch& out) override;
+    void do_combine_orthonormal(std::span<const MatrixRef> w, const Batch& z, const Batch& out) override;
+    void do_exchange_products(const Batch& lower, const Batch& out, std::span<double> asymmetry) override;
+    void do_symmetric_eigenvalues(const Batch& matrices, std::span<double> values) override;
+    std::unique_ptr<PendingResult> do_general_eigenvalues(const Batch& matrices, std::span<double> re,
+                                                          std::span<double> im) override;
+    void do_read(const Batch& matrices, std::span<double> host) override;
+
     /// Scratch memory of a thread, kept between calls; what it held is lost.
     double* scratch(int worker, std::int64_t doubles);
 
@@ -50,4 +42,4 @@ private:
     std::vector<Buffer> scratch_;
 };
 
-}  // namespace geom
+}  // namespace geom::cpu

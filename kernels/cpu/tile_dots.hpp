@@ -4,19 +4,19 @@
 #include <cstdint>
 #include <span>
 
-#include "kernels/backend.hpp"
+#include "kernels/head_products.hpp"
 #include "kernels/workers.hpp"
 
 namespace geom::cpu {
 
-/// See Backend::head_block_format; AMX is used when `amx` is true.
+/// See HeadProducts::format; AMX is used when `amx` is true.
 HeadBlockFormat head_block_format(DType dtype, std::int64_t head_dim, std::int64_t hidden, bool amx);
 
-/// See Backend::pack_head_blocks.
+/// See HeadProducts::pack.
 void pack_head_blocks(std::span<const MatrixRef> blocks, const HeadBlockFormat& format, std::span<std::byte* const> out,
                       Workers& workers);
 
-/// See Backend::tile_dots.
+/// See HeadProducts::tile_dots.
 void tile_dots(const KvGroupBlocks& group, const HeadBlockFormat& format, std::span<double> out, Workers& workers);
 
 /// Scratch of one thread, in bytes.

@@ -13,8 +13,9 @@
 #include <string>
 #include <vector>
 
-#include "kernels/backend.hpp"
+#include "core/buffer.hpp"
 #include "kernels/cpu/amx_tiles.hpp"
+#include "kernels/head_products.hpp"
 
 namespace geom::cpu {
 

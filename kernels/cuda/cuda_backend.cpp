@@ -1,7 +1,6 @@
 // The backend of ranks with a GPU: its memory, cuBLAS, cuSOLVER and the kernels of this folder.
 #include <fmt/format.h>
 
-#include "kernels/cuda/convert.hpp"
 #include "kernels/cuda/dense_batch.hpp"
 #include "kernels/cuda/device.hpp"
 #include "kernels/cuda/input_buffer.hpp"
@@ -16,7 +15,11 @@ namespace {
 class CudaBackend final : public Backend {
 public:
     CudaBackend(int gpu, int threads)
-        : workers_(threads), device_(gpu, workers_), queue_(device_), dense_(device_, workers_), tile_dots_(device_) {
+        : workers_(threads),
+          device_(gpu, workers_),
+          queue_(device_),
+          dense_(device_, workers_),
+          head_products_(device_) {
         cudaDeviceProp properties{};
         cuda::check_cuda(cudaGetDeviceProperties(&properties, gpu), "cudaGetDeviceProperties");
         name_ = properties.name;
@@ -34,24 +37,7 @@ public:
         return std::make_unique<cuda::DeviceInputBuffer>(device_, bytes);
     }
 
-    HeadBlockFormat head_block_format(DType dtype, std::int64_t head_dim, std::int64_t hidden) const override {
-        return cuda::head_block_format(dtype, head_dim, hidden);
-    }
-    void pack_head_blocks(std::span<const MatrixRef> blocks, const HeadBlockFormat& format,
-                          std::span<std::byte* const> out) override {
-        device_.use();
-        for (std::size_t i = 0; i < blocks.size(); ++i) {
-            cuda::convert(blocks[i].data, blocks[i].dtype, out[i], format.dtype, blocks[i].rows * blocks[i].cols,
-                          device_);
-        }
-    }
-    void tile_dots(const KvGroupBlocks& group, const HeadBlockFormat& format, std::span<double> out) override {
-        tile_dots_.run(group, format, out);
-    }
-    std::int64_t tile_dots_scratch(const HeadBlockFormat& format, std::int64_t layers,
-                                   std::int64_t heads) const override {
-        return cuda::tile_dots_scratch(format, layers, heads);
-    }
+    HeadProducts& head_products() override { return head_products_; }
 
     Yardstick large_product(const GemmShape& shape) override { return cuda::large_product(device_, shape); }
     Yardstick large_copy(std::int64_t bytes) override { return cuda::large_copy(device_, bytes); }
@@ -61,7 +47,7 @@ private:
     cuda::Device device_;
     cuda::DeviceQueue queue_;
     cuda::CudaDenseBatch dense_;
-    cuda::TileDots tile_dots_;
+    cuda::CudaHeadProducts head_products_;
     std::string name_;
 };
 

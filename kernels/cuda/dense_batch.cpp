@@ -5,7 +5,7 @@
 #include <utility>
 
 #include "core/error.hpp"
-#include "kernels/cpu/dense_batch.hpp"
+#include "kernels/cpu/one_matrix.hpp"
 #include "kernels/cuda/dense_batch_shapes.hpp"
 
 namespace geom::cuda {
@@ -20,12 +20,12 @@ struct CudaDenseBatch::HostEigenvalues {
     explicit HostEigenvalues(Workers& threads) : workers(threads), scratch(at(threads.size())) {}
 
     void start(std::int64_t count, std::int64_t n, std::span<double> re, std::span<double> im) {
-        const std::int64_t bytes = 8 * cpu::general_eigenvalues_scratch(n);
+        const std::int64_t bytes = 8 * cpu::general_scratch(n);
         workers.start(count, [this, n, re, im, bytes](std::int64_t i, int worker) {
             Buffer& own = scratch[at(worker)];
             if (own.size() < bytes) own = allocate_host(bytes);
-            cpu::general_eigenvalues(matrices.as<double>() + i * n * n, n, n, &re[at(i * n)], &im[at(i * n)],
-                                     own.as<double>());
+            cpu::general_eigenvalues_of(matrices.as<double>() + i * n * n, n, n, &re[at(i * n)], &im[at(i * n)],
+                                        {own.as<double>()});
         });
         pending = true;
     }
@@ -64,8 +64,8 @@ Buffer CudaDenseBatch::allocate(std::int64_t bytes) {
 
 Workers& CudaDenseBatch::workers() { return on_threads_->workers; }
 
-std::unique_ptr<PendingResult> CudaDenseBatch::general_eigenvalues(const Batch& matrices, std::span<double> re,
-                                                                   std::span<double> im) {
+std::unique_ptr<PendingResult> CudaDenseBatch::do_general_eigenvalues(const Batch& matrices, std::span<double> re,
+                                                                      std::span<double> im) {
     if (on_threads_->pending) {
         throw Error(ExitCode::internal, "general_eigenvalues was called before the last one had finished");
     }
@@ -88,7 +88,7 @@ std::unique_ptr<PendingResult> CudaDenseBatch::general_eigenvalues(const Batch& 
     return std::make_unique<OnThreads>(on_threads_);
 }
 
-void CudaDenseBatch::read(const Batch& matrices, std::span<double> host) {
+void CudaDenseBatch::do_read(const Batch& matrices, std::span<double> host) {
     const std::int64_t elements = matrices.rows * matrices.cols, count = matrices.size();
     if (count == 0 || elements == 0) return;
     device_.use();

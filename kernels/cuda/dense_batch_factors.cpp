@@ -7,7 +7,6 @@
 #include <string>
 
 #include "core/error.hpp"
-#include "kernels/backend.hpp"
 #include "kernels/cuda/dense_batch.hpp"
 #include "kernels/cuda/dense_batch_shapes.hpp"
 
@@ -41,7 +40,7 @@ void check_infos(std::span<const int> infos, const char* routine) {
 
 }  // namespace
 
-void CudaDenseBatch::cholesky(const Batch& gram, const Batch& lower, std::span<CholeskyReport> reports) {
+void CudaDenseBatch::do_cholesky(const Batch& gram, const Batch& lower, std::span<CholeskyReport> reports) {
     const std::int64_t n = gram.rows, count = gram.size();
     if (count == 0) return;
     device_.use();
@@ -71,8 +70,8 @@ void CudaDenseBatch::factor(double* matrix, std::int64_t hidden, std::int64_t n,
                    "cusolverDnDgeqrf");
 }
 
-void CudaDenseBatch::qr_lower(std::span<const MatrixRef> first, std::span<const MatrixRef> second, const Batch& lower,
-                              std::span<double> min_sine) {
+void CudaDenseBatch::do_qr_lower(std::span<const MatrixRef> first, std::span<const MatrixRef> second,
+                                 const Batch& lower, std::span<double> min_sine) {
     const std::int64_t n = lower.rows, count = lower.size();
     if (count == 0) return;
     device_.use();
@@ -95,7 +94,7 @@ void CudaDenseBatch::qr_lower(std::span<const MatrixRef> first, std::span<const 
     }
 }
 
-void CudaDenseBatch::combine_orthonormal(std::span<const MatrixRef> w, const Batch& z, const Batch& out) {
+void CudaDenseBatch::do_combine_orthonormal(std::span<const MatrixRef> w, const Batch& z, const Batch& out) {
     const std::int64_t count = out.size(), k = out.cols;
     if (count == 0 || k == 0) return;
     device_.use();

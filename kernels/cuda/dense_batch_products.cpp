@@ -9,7 +9,6 @@
 
 #include "core/error.hpp"
 #include "core/range.hpp"
-#include "kernels/backend.hpp"
 #include "kernels/cuda/dense_batch.hpp"
 #include "kernels/cuda/dense_batch_shapes.hpp"
 
@@ -55,8 +54,8 @@ struct Leaders {
 
 }  // namespace
 
-void CudaDenseBatch::stacked_grams(std::span<const MatrixRef> first, std::span<const MatrixRef> second,
-                                   const Batch& out) {
+void CudaDenseBatch::do_stacked_grams(std::span<const MatrixRef> first, std::span<const MatrixRef> second,
+                                      const Batch& out) {
     if (out.size() == 0) return;
     device_.use();
     const std::int64_t n = out.rows / 2, hidden = first[0].cols, width = std::min(panel, hidden), stride = n * width;
@@ -91,7 +90,7 @@ void CudaDenseBatch::stacked_grams(std::span<const MatrixRef> first, std::span<c
     copy_blocks(std::ssize(copies), {from, out.ld}, n, n, {to, out.ld}, device_.stream());
 }
 
-void CudaDenseBatch::solve_transposed(const Batch& lower, const Batch& x) {
+void CudaDenseBatch::do_solve_transposed(const Batch& lower, const Batch& x) {
     if (x.size() == 0 || x.rows == 0 || x.cols == 0) return;
     device_.use();
     const double one = 1;
@@ -102,7 +101,7 @@ void CudaDenseBatch::solve_transposed(const Batch& lower, const Batch& x) {
                  "cublasDtrsmBatched");
 }
 
-void CudaDenseBatch::combine_rows(std::span<const MatrixRef> w, const Batch& z, const Batch& out) {
+void CudaDenseBatch::do_combine_rows(std::span<const MatrixRef> w, const Batch& z, const Batch& out) {
     const std::vector<StoredRows> rows = stored_rows(w);
     if (out.size() == 0 || out.cols == 0) return;
     device_.use();
@@ -120,7 +119,7 @@ void CudaDenseBatch::combine_rows(std::span<const MatrixRef> w, const Batch& z, 
     }
 }
 
-void CudaDenseBatch::exchange_products(const Batch& lower, const Batch& out, std::span<double> asymmetry) {
+void CudaDenseBatch::do_exchange_products(const Batch& lower, const Batch& out, std::span<double> asymmetry) {
     if (lower.size() == 0) return;
     device_.use();
     // L = [[A, 0], [C, E]]: B = A^T [C, E] fills the upper n rows of 2n x 2n; the products are B + B^T, B - B^T.

@@ -23,8 +23,8 @@ namespace {
 
 }  // namespace
 
-void CudaDenseBatch::product_singular_values(const Batch& left, const Batch& right, std::span<double> values,
-                                             const Batch& u, const Batch& v) {
+void CudaDenseBatch::do_product_singular_values(const Batch& left, const Batch& right, std::span<double> values,
+                                                const Batch& u, const Batch& v) {
     const std::int64_t n = left.rows, count = left.size();
     if (count == 0 || n == 0) return;
     device_.use();
@@ -58,7 +58,7 @@ void CudaDenseBatch::product_singular_values(const Batch& left, const Batch& rig
     std::copy(found.begin(), found.end(), values.begin());
 }
 
-void CudaDenseBatch::symmetric_eigenvalues(const Batch& matrices, std::span<double> values) {
+void CudaDenseBatch::do_symmetric_eigenvalues(const Batch& matrices, std::span<double> values) {
     const std::int64_t n = matrices.rows, count = matrices.size();
     if (count == 0 || n == 0) return;
     device_.use();

@@ -18,6 +18,7 @@
 #include <cstring>
 
 #include "core/error.hpp"
+#include "kernels/cuda/convert.hpp"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/strips.hpp"
 
@@ -264,7 +265,7 @@ private:
 
 }  // namespace
 
-HeadBlockFormat head_block_format(DType dtype, std::int64_t head_dim, std::int64_t hidden) {
+HeadBlockFormat CudaHeadProducts::do_format(DType dtype, std::int64_t head_dim, std::int64_t hidden) const {
     HeadBlockFormat format{head_dim, hidden, dtype, 0, "cublas-bf16"};
     if (dtype == DType::f64) {
         format.path = "cublas-f64";
@@ -276,7 +277,15 @@ HeadBlockFormat head_block_format(DType dtype, std::int64_t head_dim, std::int64
     return format;
 }
 
-std::int64_t tile_dots_scratch(const HeadBlockFormat& format, std::int64_t layers, std::int64_t heads) {
+void CudaHeadProducts::do_pack(std::span<const MatrixRef> blocks, const HeadBlockFormat& format,
+                               std::span<std::byte* const> out) {
+    device_.use();
+    for (std::size_t i = 0; i < blocks.size(); ++i)
+        convert(blocks[i].data, blocks[i].dtype, out[i], format.dtype, blocks[i].rows * blocks[i].cols, device_);
+}
+
+std::int64_t CudaHeadProducts::do_scratch_bytes(const HeadBlockFormat& format, std::int64_t layers,
+                                                std::int64_t heads) const {
     const Chunks chunks = chunks_of(format.hidden, format.dtype);
     std::int64_t most = 0;
     for (const Range rows : strips_of(layers, format.head_dim, format.hidden, format.dtype)) {
@@ -287,9 +296,9 @@ std::int64_t tile_dots_scratch(const HeadBlockFormat& format, std::int64_t layer
     return GroupRunner<float>::out_bytes(layers, heads) + most;
 }
 
-void TileDots::run(const KvGroupBlocks& group, const HeadBlockFormat& format, std::span<double> out) {
+void CudaHeadProducts::do_tile_dots(const KvGroupBlocks& group, const HeadBlockFormat& format, std::span<double> out) {
     device_.use();
-    const Buffer scratch = device_.allocate(tile_dots_scratch(format, group.layers, group.heads));
+    const Buffer scratch = device_.allocate(do_scratch_bytes(format, group.layers, group.heads));
     const auto out_bytes = static_cast<std::int64_t>(out.size_bytes());
     if (pinned_.size() < out_bytes) pinned_ = device_.allocate_pinned(out_bytes);
     const double* gram = format.dtype == DType::f64 ? GroupRunner<double>(device_, group, format, scratch.data()).run()

@@ -5,26 +5,25 @@
 #include <span>
 
 #include "core/buffer.hpp"
-#include "kernels/backend.hpp"
 #include "kernels/cuda/device.hpp"
+#include "kernels/head_products.hpp"
 
 namespace geom::cuda {
 
-HeadBlockFormat head_block_format(DType dtype, std::int64_t head_dim, std::int64_t hidden);
-
-/// Bytes of device memory that TileDots::run takes for a group of this shape, until it is done.
-std::int64_t tile_dots_scratch(const HeadBlockFormat& format, std::int64_t layers, std::int64_t heads);
-
-class TileDots {
+class CudaHeadProducts final : public HeadProducts {
 public:
-    explicit TileDots(Device& device) : device_(device) {}
-
-    /// Backend::tile_dots.
-    void run(const KvGroupBlocks& group, const HeadBlockFormat& format, std::span<double> out);
+    explicit CudaHeadProducts(Device& device) : device_(device) {}
 
 private:
+    HeadBlockFormat do_format(DType dtype, std::int64_t head_dim, std::int64_t hidden) const override;
+    void do_pack(std::span<const MatrixRef> blocks, const HeadBlockFormat& format,
+                 std::span<std::byte* const> out) override;
+    void do_tile_dots(const KvGroupBlocks& group, const HeadBlockFormat& format, std::span<double> out) override;
+    std::int64_t do_scratch_bytes(const HeadBlockFormat& format, std::int64_t layers,
+                                  std::int64_t heads) const override;
+
     Device& device_;
-    Buffer pinned_;  // results on their way to the host
+    Buffer pinned_;  ///< results on their way to the host
 };
 
 }  // namespace geom::cuda

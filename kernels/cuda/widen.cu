@@ -4,7 +4,6 @@
 #include <string>
 
 #include "core/error.hpp"
-#include "kernels/backend.hpp"
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/widen.hpp"

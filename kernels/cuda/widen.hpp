@@ -9,10 +9,9 @@
 #include "core/dtype.hpp"
 #include "core/range.hpp"
 #include "kernels/cuda/device.hpp"
+#include "kernels/matrix_ref.hpp"
 
 namespace geom {
-
-struct MatrixRef;  // kernels/backend.hpp
 
 namespace cuda {
 

@@ -128,8 +128,8 @@ public:
         : config_(checkpoint.config()),
           backend_(backend),
           gemm_(gemm),
-          format_(backend.head_block_format(checkpoint.weight(WeightFamily::q_proj, 0).dtype, config_.head_dim,
-                                            config_.hidden)),
+          format_(backend.head_products().format(checkpoint.weight(WeightFamily::q_proj, 0).dtype, config_.head_dim,
+                                                 config_.hidden)),
           blocks_(backend.allocate((config_.heads + config_.kv_heads) * config_.layers * format_.bytes)),
           gram_(static_cast<std::size_t>(heads_a_group() * config_.layers * config_.layers)) {
         for (std::int64_t layer = 0; layer < config_.layers; ++layer) {
@@ -144,8 +144,8 @@ public:
         const double seconds = seconds_of([&] {
             for (std::int64_t group = 0; group < config_.kv_heads; ++group) {
                 const std::byte* q = blocks_.data() + (config_.kv_heads + group * heads_a_group()) * of_one;
-                backend_.tile_dots({config_.layers, heads_a_group(), blocks_.data() + group * of_one, q}, format_,
-                                   gram_);
+                backend_.head_products().tile_dots(
+                    {config_.layers, heads_a_group(), blocks_.data() + group * of_one, q}, format_, gram_);
             }
         });
         const double rate = flops() * 1e-12 / seconds;
@@ -171,7 +171,7 @@ private:
             out.push_back(blocks_.data() +
                           ((first + static_cast<std::int64_t>(h)) * config_.layers + layer) * format_.bytes);
         }
-        backend_.pack_head_blocks(heads, format_, out);
+        backend_.head_products().pack(heads, format_, out);
     }
 
     const ModelConfig& config_;

@@ -54,16 +54,16 @@ double product_rate(Backend& backend, const HeadBlockFormat& of_run, const Sampl
     const auto threads = static_cast<double>(backend.workers().size());
     const std::int64_t layers = backend.on_device() ? 16 : 2 * std::llround(std::ceil(2.0 * std::sqrt(threads)));
     const MatrixRef& block = sample.block;
-    const HeadBlockFormat format = backend.head_block_format(of_run.dtype, block.rows, block.cols);
+    const HeadBlockFormat format = backend.head_products().format(of_run.dtype, block.rows, block.cols);
     const Buffer blocks = backend.allocate(2 * layers * format.bytes);
     const std::vector<MatrixRef> stored(static_cast<std::size_t>(2 * layers), block);
     std::vector<std::byte*> packed;
     for (std::int64_t i = 0; i < 2 * layers; ++i) packed.push_back(blocks.data() + i * format.bytes);
-    backend.pack_head_blocks(stored, format, packed);
+    backend.head_products().pack(stored, format, packed);
     std::vector<double> dots(static_cast<std::size_t>(layers * layers));
     const KvGroupBlocks group{layers, 1, blocks.data(), blocks.data() + layers * format.bytes};
     return rate_of([&](std::int64_t n) {
-        for (std::int64_t i = 0; i < n; ++i) backend.tile_dots(group, format, dots);
+        for (std::int64_t i = 0; i < n; ++i) backend.head_products().tile_dots(group, format, dots);
         return static_cast<double>(layers * (layers + 1) * 2 * block.rows * block.rows * block.cols);
     });
 }

@@ -19,6 +19,7 @@
 #include "mpi/collectives.hpp"
 #include "output/recorder.hpp"
 #include "plan/plan.hpp"
+#include "stream/layer_requests.hpp"
 #include "stream/layer_stream.hpp"
 #include "stream/reader.hpp"
 

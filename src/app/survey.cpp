@@ -171,30 +171,4 @@ Plan make_plan(const Survey& survey, const std::set<Unit>& done, int ranks) {
     return make_plan(input);
 }
 
-std::vector<LayerRequest> requests_of(const Plan& plan, const std::vector<Load>& loads, std::int64_t pass) {
-    const ModelShape& shape = plan.input.shape;
-    const auto heads = plan.heads_in_pass(pass), groups = plan.groups_in_pass(pass);
-    std::vector<LayerRequest> requests;
-    for (const Load& load : loads) {
-        LayerRequest request;
-        if (load.of != UnitOf::global) request.layer = shape.at(load.row).number;
-        request.repeated = load.halo;
-        for (const WeightFamily family : load.whole) {
-            WeightRequest wanted{family, {}, load.of == UnitOf::expert ? load.index : -1};
-            if (load.of == UnitOf::global) wanted.rows = {load.rows};
-            request.weights.push_back(std::move(wanted));
-        }
-        const auto add_rows = [&](WeightFamily family, std::vector<Range> rows) {
-            if (rows.empty() || std::find(load.whole.begin(), load.whole.end(), family) != load.whole.end()) return;
-            request.weights.push_back({family, std::move(rows), -1});
-        };
-        if (load.heads) {
-            add_rows(WeightFamily::q_proj, query_rows(shape, load.row, heads));
-            add_rows(WeightFamily::k_proj, key_rows(shape, load.row, groups));
-        }
-        requests.push_back(std::move(request));
-    }
-    return requests;
-}
-
 }  // namespace geom

@@ -44,7 +44,4 @@ std::vector<std::string> measures_in_file(const Survey& survey);
 /// The plan for what is not `done` yet.
 Plan make_plan(const Survey& survey, const std::set<Unit>& done, int ranks);
 
-/// What a rank reads for these loads: of W_Q and W_K at least the rows of the heads in `pass`.
-std::vector<LayerRequest> requests_of(const Plan& plan, const std::vector<Load>& loads, std::int64_t pass);
-
 }  // namespace geom

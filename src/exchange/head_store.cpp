@@ -9,8 +9,8 @@
 
 namespace geom {
 
-HeadBlockFormat block_format(const ModelShape& shape, const Backend& backend) {
-    return backend.head_block_format(shape.operator_dtype(), shape.head_dim(), shape.hidden);
+HeadBlockFormat block_format(const ModelShape& shape, Backend& backend) {
+    return backend.head_products().format(shape.operator_dtype(), shape.head_dim(), shape.hidden);
 }
 
 HeadStore::HeadStore(const Plan& plan, std::int64_t pass, std::int64_t rank, const HeadBlockFormat& format,
@@ -103,7 +103,7 @@ void HeadStore::pack(const LayerWeights& weights, const std::vector<BlockTransfe
         rows.push_back(weights.rows(key ? WeightFamily::k_proj : WeightFamily::q_proj, range));
         out.push_back(place);
     }
-    backend_.pack_head_blocks(rows, format_, out);
+    backend_.head_products().pack(rows, format_, out);
     for (const BlockTransfer& block : sends) {
         if (block.peer == rank_) continue;
         messages.push_back({static_cast<int>(block.peer), packed.at({block.key, block.head}), format_.bytes});

@@ -17,7 +17,7 @@
 namespace geom {
 
 /// How this backend keeps the head blocks of such a model.
-HeadBlockFormat block_format(const ModelShape& shape, const Backend& backend);
+HeadBlockFormat block_format(const ModelShape& shape, Backend& backend);
 
 class HeadStore {
 public:

@@ -41,7 +41,7 @@ MemoryNeed gram_memory(const ModelShape& shape, Backend& backend) {
     const std::int64_t layers = std::ssize(shape.attention_rows());
     const HeadBlockFormat format = block_format(shape, backend);
     MemoryNeed need;
-    need.pair = backend.tile_dots_scratch(format, layers, shape.group_size());
+    need.pair = backend.head_products().scratch_bytes(format, layers, shape.group_size());
     return need;
 }
 
@@ -56,7 +56,7 @@ void gram_of_share(const HeadVisit& visit, const MeasureContext& context) {
     const std::int64_t layers = visit.blocks.layers(), elements = layers * layers;
     const KvGroupBlocks group = visit.blocks.group(visit.left, visit.heads);
     std::vector<double> gram(static_cast<std::size_t>(group.heads * elements));
-    context.backend.tile_dots(group, visit.blocks.format(), gram);
+    context.backend.head_products().tile_dots(group, visit.blocks.format(), gram);
     for (const Unit& unit : visit.units) {
         const auto at = std::lower_bound(visit.heads.begin(), visit.heads.end(), unit.first) - visit.heads.begin();
         const auto of_head =

@@ -1,10 +1,9 @@
 // The layers of a rank, one after the other, each read while the one before it is worked on, and on a GPU copied to it
 // meanwhile. They lie in a ring of slots; those handed out last stay readable, and the sequence can begin anew.
 //
-//   three slots, A B C     next() | next() | next() | next() | ...
-//   caller has                  0 |    0 1 |    1 2 |    2 3 | ...    the last is the new one, the one before
-//   previous() in A B C               0 1 2  | 0 1 2  | 3 1 2  | 3 4 2  | ...    what left is overwritten by what is
-//   read
+//   three slots, A B C   next() | next() | next() | next() | ...
+//   the caller has            0 |    0 1 |    1 2 |    2 3 | ...   the last is the new one, the other previous()
+//   in A B C              0 1 2 |  0 1 2 |  3 1 2 |  3 4 2 | ...   what left is overwritten by what is read
 #pragma once
 
 #include <condition_variable>

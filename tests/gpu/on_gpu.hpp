@@ -21,7 +21,7 @@ protected:
     }
 
     Workers workers_{2}, cpu_workers_{2};
-    CpuDenseBatch cpu_{cpu_workers_};
+    cpu::CpuDenseBatch cpu_{cpu_workers_};
     std::unique_ptr<cuda::Device> device_;
     std::unique_ptr<cuda::CudaDenseBatch> gpu_;
 };

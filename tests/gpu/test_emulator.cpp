@@ -10,7 +10,7 @@
 #include <numeric>
 #include <vector>
 
-#include "gpu/emulator/emulator.hpp"
+#include "emulator/emulator.hpp"
 #include "kernels/cuda/handles.hpp"
 #include "kernels/cuda/launch.cuh"
 

@@ -14,7 +14,7 @@ TEST(InputBuffers, bring_every_layer_to_the_verbs_that_were_issued_for_it) {
     if (visible_gpus().gpus.empty()) GTEST_SKIP() << "no GPU: " << visible_gpus().why_none;
     constexpr std::int64_t layers = 9, rows = 4, cols = 1000, bytes = rows * cols * 4;
     const auto backend = make_cuda_backend(0, 1);
-    const HeadBlockFormat format = backend->head_block_format(DType::f64, rows, cols);
+    const HeadBlockFormat format = backend->head_products().format(DType::f64, rows, cols);
     const std::unique_ptr<InputBuffer> buffers[] = {backend->input_buffer(bytes), backend->input_buffer(bytes)};
     const Buffer packed = backend->allocate(layers * format.bytes);
     for (std::int64_t layer = 0; layer < layers; ++layer) {  // as LayerStream and its caller take turns
@@ -26,7 +26,7 @@ TEST(InputBuffers, bring_every_layer_to_the_verbs_that_were_issued_for_it) {
         buffer.receive();
         const std::vector<MatrixRef> blocks = {{buffer.data(), DType::f32, rows, cols}};
         const std::vector<std::byte*> out = {packed.data() + layer * format.bytes};
-        backend->pack_head_blocks(blocks, format, out);
+        backend->head_products().pack(blocks, format, out);
         buffer.release();
     }
     const std::vector<std::byte> all = from_backend(*backend, packed.data(), packed.size());

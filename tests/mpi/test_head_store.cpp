@@ -1,4 +1,4 @@
-#include "measures/head_store.hpp"
+#include "exchange/head_store.hpp"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -9,9 +9,11 @@
 #include <tuple>
 
 #include "checkpoint/checkpoint.hpp"
+#include "checkpoint/describe_shape.hpp"
 #include "core/error.hpp"
 #include "kernels/cpu/isa.hpp"
 #include "mpi/collectives.hpp"
+#include "stream/layer_requests.hpp"
 #include "stream/layer_stream.hpp"
 #include "support/counting_collectives.hpp"
 
@@ -31,25 +33,36 @@ constexpr Model models[] = {{"synth:L5-H12-KV3-hd8-D40-F64", DType::bf16},
                             {"synth:L4-H5-KV5-hd8-D16-F64?dtype=f64", DType::f64},
                             {"synth:L1-H4-KV2-hd16-D64-F64?dtype=f16", DType::f32}};
 
-PlanInput plan_input(const Checkpoint& checkpoint, const HeadBlockFormat& format, int ranks) {
-    const ModelConfig& config = checkpoint.config();
+// A measure that looks at these units of heads, and nothing else.
+PlanInput plan_input(const Checkpoint& checkpoint, const HeadBlockFormat& format, std::vector<Unit> owed, int ranks) {
     PlanInput in;
-    in.layers = config.layers;
-    in.heads = config.heads;
-    in.kv_heads = config.kv_heads;
-    in.head_dim = config.head_dim;
-    in.hidden = config.hidden;
-    const std::int64_t bytes =
-        checkpoint.weight(WeightFamily::q_proj, 0).bytes() + checkpoint.weight(WeightFamily::k_proj, 0).bytes();
-    in.part_bytes.assign(static_cast<std::size_t>(config.layers), {bytes, 0, 0, 0});
-    in.layer_memory.assign(static_cast<std::size_t>(config.layers), bytes);
-    in.head_blocks = true;
+    in.shape = shape_of(checkpoint, {0, checkpoint.config().layers}, {});
+    MeasureDemand measure;
+    measure.name = owed.front().measure;
+    measure.needs.pairs = owed.front().of == UnitOf::pair ? HeadPairs::all_heads : HeadPairs::same_head;
+    measure.owed = std::move(owed);
+    in.measures = {std::move(measure)};
     in.block_bytes = format.bytes;
-    in.stored_row_block = config.head_dim * checkpoint.weight(WeightFamily::q_proj, 0).row_bytes();
-    for (std::int64_t head = 0; head < config.heads; ++head) in.pending_heads.push_back(head);
     in.ranks = ranks;
     in.budget = std::int64_t{1} << 40;
     return in;
+}
+
+std::vector<Unit> every_head(const Checkpoint& checkpoint) {
+    std::vector<Unit> units;
+    for (std::int64_t head = 0; head < checkpoint.config().heads; ++head)
+        units.push_back({"some", UnitOf::head, head, 0});
+    return units;
+}
+
+std::vector<Unit> every_pair(const Checkpoint& checkpoint) {
+    std::vector<Unit> units;
+    const ModelConfig& config = checkpoint.config();
+    for (std::int64_t head = 0; head < config.heads; ++head) {
+        for (std::int64_t group = head / (config.heads / config.kv_heads); group < config.kv_heads; ++group)
+            units.push_back({"some", UnitOf::pair, head, group});
+    }
+    return units;
 }
 
 // A head's block of a layer, read by itself and packed.
@@ -64,18 +77,8 @@ Buffer expected_block(const Checkpoint& checkpoint, WeightFamily family, std::in
     Buffer block = backend.allocate(format.bytes);
     const std::vector<MatrixRef> stored = {{bytes.data(), weight.dtype, rows.size(), weight.cols}};
     const std::vector<std::byte*> out = {block.data()};
-    backend.pack_head_blocks(stored, format, out);
+    backend.head_products().pack(stored, format, out);
     return block;
-}
-
-// The rows of every head of a pass; of all heads where `whole`.
-LayerRequest request_of(const Plan& plan, std::int64_t pass, std::int64_t layer, bool whole) {
-    LayerRequest request{layer, {{WeightFamily::q_proj, {}}, {WeightFamily::k_proj, {}}}};
-    const std::int64_t hd = plan.input.head_dim;
-    if (whole) return request;
-    for (const std::int64_t h : plan.heads_in_pass(pass)) request.weights[0].rows.push_back({h * hd, (h + 1) * hd});
-    for (const std::int64_t c : plan.groups_in_pass(pass)) request.weights[1].rows.push_back({c * hd, (c + 1) * hd});
-    return request;
 }
 
 // A planned block is one message to or from each other rank, and there are no others; from one place each.
@@ -102,18 +105,16 @@ void expect_every_block_arrives(const Checkpoint& checkpoint, const Plan& plan, 
     test::CountingCollectives counting(*collectives);
     Reader reader(checkpoint.files(), 2);
     for (std::int64_t pass = 0; pass < plan.passes; ++pass) {
-        std::vector<LayerRequest> requests;
-        for (const LoadItem& item : plan.ranks[static_cast<std::size_t>(world.rank())].loads) {
-            requests.push_back(request_of(plan, pass, item.layer, pass == 0));
-        }
-        LayerStream stream(checkpoint, reader, backend, requests, {});
+        const RankPlan& mine = plan.ranks[static_cast<std::size_t>(world.rank())];
+        LayerStream stream({{&checkpoint, &reader}}, backend,
+                           requests_of(plan, pass == 0 ? mine.loads : mine.later_loads, pass), mine.slots, {});
         HeadStore store(plan, pass, world.rank(), format, backend);
-        for (std::int64_t round = 0; round < plan.rounds(); ++round)
-            store.exchange_round(round, stream.next(), counting);
+        const std::int64_t rounds = plan.rounds(pass), before = std::ssize(counting.exchanges());
+        for (std::int64_t round = 0; round < rounds; ++round) store.exchange_round(round, stream.next(), counting);
         ASSERT_EQ(stream.next(), nullptr);
-        ASSERT_EQ(std::ssize(counting.exchanges()), (pass + 1) * plan.rounds());
-        for (std::int64_t round = 0; round < plan.rounds(); ++round) {
-            const auto& exchange = counting.exchanges()[static_cast<std::size_t>(pass * plan.rounds() + round)];
+        ASSERT_EQ(std::ssize(counting.exchanges()), before + rounds);
+        for (std::int64_t round = 0; round < rounds; ++round) {
+            const auto& exchange = counting.exchanges()[static_cast<std::size_t>(before + round)];
             const std::int64_t rank = world.rank();
             expect_one_message_each(plan.sends(pass, round, rank), exchange.sends, rank, format);
             expect_one_message_each(plan.receives(pass, round, rank), exchange.receives, rank, format);
@@ -122,7 +123,7 @@ void expect_every_block_arrives(const Checkpoint& checkpoint, const Plan& plan, 
         for (std::size_t s = 0; s < store.shares().size(); ++s) {
             const GroupShare& share = store.shares()[s];
             const KvGroupBlocks blocks = store.group(static_cast<std::int64_t>(s));
-            ASSERT_EQ(blocks.layers, plan.input.layers);
+            ASSERT_EQ(blocks.layers, plan.input.shape.rows());
             ASSERT_EQ(blocks.heads, std::ssize(share.heads));
             const auto same = [&](const std::byte* block, const Buffer& expected) {
                 return std::memcmp(block, expected.data(), static_cast<std::size_t>(format.bytes)) == 0;
@@ -142,21 +143,17 @@ void expect_every_block_arrives(const Checkpoint& checkpoint, const Plan& plan, 
     }
 }
 
-class HeadStores : public ::testing::TestWithParam<Model> {};
-
-TEST_P(HeadStores, hold_every_layer_of_their_heads_in_any_number_of_passes) {
-    const Communicator world = Communicator::world();
-    const Checkpoint checkpoint = Checkpoint::open(GetParam().name, "", "");
-    for (const bool amx : {false, true}) {
-        if (amx && (GetParam().dtype != DType::bf16 || world.all_reduce_min(std::int64_t{have_amx_bf16()}) == 0))
-            continue;
+class HeadStores : public ::testing::TestWithParam<Model> {
+protected:
+    // In as many passes as there can be, from one to a head a pass.
+    void expect_blocks_arrive_in_any_number_of_passes(const std::vector<Unit>& units, bool amx) {
         const auto backend = make_cpu_backend(2, amx);
-        const HeadBlockFormat format =
-            backend->head_block_format(GetParam().dtype, checkpoint.config().head_dim, checkpoint.config().hidden);
-        PlanInput input = plan_input(checkpoint, format, world.size());
+        const HeadBlockFormat format = backend->head_products().format(GetParam().dtype, checkpoint_.config().head_dim,
+                                                                       checkpoint_.config().hidden);
+        PlanInput input = plan_input(checkpoint_, format, units, world_.size());
         for (bool possible = true; possible;) {
             const Plan plan = make_plan(input);
-            expect_every_block_arrives(checkpoint, plan, format, *backend, world);
+            expect_every_block_arrives(checkpoint_, plan, format, *backend, world_);
             input.budget = plan.peak_bytes() - 1;
             try {
                 make_plan(input);
@@ -165,17 +162,25 @@ TEST_P(HeadStores, hold_every_layer_of_their_heads_in_any_number_of_passes) {
             }
         }
     }
+
+    const Communicator world_ = Communicator::world();
+    const Checkpoint checkpoint_ = Checkpoint::open(GetParam().name, "", "");
+};
+
+TEST_P(HeadStores, hold_every_layer_of_their_heads_in_any_number_of_passes) {
+    for (const bool amx : {false, true}) {
+        if (amx && (GetParam().dtype != DType::bf16 || world_.all_reduce_min(std::int64_t{have_amx_bf16()}) == 0))
+            continue;
+        expect_blocks_arrive_in_any_number_of_passes(every_head(checkpoint_), amx);
+    }
+}
+
+TEST_P(HeadStores, hold_both_groups_of_pairs_in_any_number_of_passes) {
+    expect_blocks_arrive_in_any_number_of_passes(every_pair(checkpoint_), false);
 }
 
 TEST_P(HeadStores, hold_the_heads_that_a_resumed_run_still_owes) {
-    const Communicator world = Communicator::world();
-    const Checkpoint checkpoint = Checkpoint::open(GetParam().name, "", "");
-    const auto backend = make_cpu_backend(1, false);
-    const HeadBlockFormat format =
-        backend->head_block_format(GetParam().dtype, checkpoint.config().head_dim, checkpoint.config().hidden);
-    PlanInput input = plan_input(checkpoint, format, world.size());
-    input.pending_heads = {1, 3};
-    expect_every_block_arrives(checkpoint, make_plan(input), format, *backend, world);
+    expect_blocks_arrive_in_any_number_of_passes({{"some", UnitOf::head, 1, 0}, {"some", UnitOf::head, 3, 0}}, false);
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, HeadStores, ::testing::ValuesIn(models), [](const auto& test) {

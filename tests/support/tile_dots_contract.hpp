@@ -1,4 +1,4 @@
-// Backend::tile_dots and pack_head_blocks, tested once for every backend: a program includes this once and says which
+// HeadProducts::tile_dots and pack, tested once for every backend: a program includes this once and says which
 // paths it has with INSTANTIATE_TEST_SUITE_P.
 #pragma once
 
@@ -85,7 +85,7 @@ inline Buffer packed_blocks(Backend& backend, const HeadBlockFormat& format, DTy
         held.push_back(to_backend(backend, bytes));
         rows.push_back({held.back().data(), dtype, format.head_dim, format.hidden});
     }
-    backend.pack_head_blocks(rows, format, out);
+    backend.head_products().pack(rows, format, out);
     backend.queue().wait();
     return packed;
 }
@@ -116,12 +116,12 @@ public:
     }
 
     std::vector<double> tile_dots(Backend& backend, std::string* path = nullptr) const {
-        const HeadBlockFormat format = backend.head_block_format(dtype_, shape_.head_dim, shape_.hidden);
+        const HeadBlockFormat format = backend.head_products().format(dtype_, shape_.head_dim, shape_.hidden);
         if (path != nullptr) *path = format.path;
         const Buffer packed = packed_blocks(backend, format, dtype_, blocks_);
         std::vector<double> gram(static_cast<std::size_t>(shape_.heads * shape_.layers * shape_.layers), -1.0);
-        backend.tile_dots({shape_.layers, shape_.heads, packed.data(), packed.data() + shape_.layers * format.bytes},
-                          format, gram);
+        backend.head_products().tile_dots(
+            {shape_.layers, shape_.heads, packed.data(), packed.data() + shape_.layers * format.bytes}, format, gram);
         return gram;
     }
 
@@ -251,11 +251,11 @@ TEST_P(TileDots, of_small_integers_are_exact) {
             }
         }
         const auto engine = backend(1);
-        const HeadBlockFormat format = engine->head_block_format(dtype, shape.head_dim, shape.hidden);
+        const HeadBlockFormat format = engine->head_products().format(dtype, shape.head_dim, shape.hidden);
         const Buffer packed = packed_blocks(*engine, format, dtype, blocks);
         std::vector<double> gram(static_cast<std::size_t>(shape.heads * shape.layers * shape.layers));
-        engine->tile_dots({shape.layers, shape.heads, packed.data(), packed.data() + shape.layers * format.bytes},
-                          format, gram);
+        engine->head_products().tile_dots(
+            {shape.layers, shape.heads, packed.data(), packed.data() + shape.layers * format.bytes}, format, gram);
         EXPECT_EQ(gram, reference::tile_dots(numbers)) << shape;
     }
 }
@@ -265,7 +265,7 @@ TEST_P(TileDots, take_blocks_of_any_narrower_type_exactly) {
     const DType kept = GetParam().stored;
     if (kept != DType::f32 && kept != DType::f64) GTEST_SKIP() << "the narrowest type";
     const auto engine = backend(2);
-    const HeadBlockFormat format = engine->head_block_format(kept, 8, 5);
+    const HeadBlockFormat format = engine->head_products().format(kept, 8, 5);
     for (const DType dtype : {DType::bf16, DType::f16, DType::f32}) {
         std::vector<double> wanted;
         for (int i = 0; i < 40; ++i) wanted.push_back(std::sin(i) * std::pow(2.0, i % 7 - 3));

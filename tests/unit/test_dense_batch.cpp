@@ -27,7 +27,7 @@ MatrixRef stored(const Matrix& wt) {
 class DenseBatchOnCpu : public ::testing::Test {
 protected:
     Workers workers_{2};
-    CpuDenseBatch dense_{workers_};
+    cpu::CpuDenseBatch dense_{workers_};
 
     Matrix qr_lower(const Matrix& wt) {
         Matrix lower(wt.cols, wt.cols);

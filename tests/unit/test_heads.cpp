@@ -30,7 +30,7 @@ MatrixRef stored(const Rows& rows, std::int64_t head_dim) {
 /// The heads of a layer with one head.
 HeadsOfLayer one_head(const Rows& q, const Rows& k, std::int64_t head_dim, std::int64_t top_k) {
     Workers workers(1);
-    CpuDenseBatch dense(workers);
+    cpu::CpuDenseBatch dense(workers);
     const MatrixRef q_block = stored(q, head_dim), k_block = stored(k, head_dim);
     return heads_of_layer(dense, {0, {&q_block, 1}, {&k_block, 1}}, top_k);
 }
@@ -260,7 +260,7 @@ TEST_P(GoldenHeads, are_reproduced) {
     const Hdf5File golden = Hdf5File::open(folder + "/golden.h5", Hdf5File::Access::read);
     const std::int64_t layers = golden.shape("heads/fro_sq")[0], head_dim = golden.shape("heads/singular_values")[2];
     Workers workers(2);
-    CpuDenseBatch dense(workers);
+    cpu::CpuDenseBatch dense(workers);
     for (std::int64_t layer = 0; layer < layers; ++layer) {
         SCOPED_TRACE("layer " + std::to_string(layer));
         const Weight q = checkpoint.weight(WeightFamily::q_proj, layer);
@@ -298,7 +298,7 @@ struct Layer {
 
 HeadsOfLayer with_threads(const Layer& layer, int threads) {
     Workers workers(threads);
-    CpuDenseBatch dense(workers);
+    cpu::CpuDenseBatch dense(workers);
     return heads_of_layer(dense, {0, layer.q, layer.k}, 8);
 }
 
@@ -345,32 +345,6 @@ TEST(Heads, name_the_head_that_holds_NaN) {
         EXPECT_EQ(error.code(), ExitCode::numerics);
         EXPECT_NE(std::string(error.what()).find("W_Q of head 3"), std::string::npos) << error.what();
     }
-}
-
-TEST(SymmetricOrder, puts_the_positive_of_a_tie_first) {
-    std::vector<double> values{-3, 1, 3 - 1e-15, -1e-20, 2, 0};
-    order_symmetric_eigenvalues(values, 1e-13);
-    EXPECT_EQ(values, (std::vector<double>{3 - 1e-15, -3, 2, 1, -1e-20, 0}));
-}
-
-TEST(SymmetricOrder, is_by_magnitude_otherwise) {
-    std::vector<double> values{-5, -1, 0.5, 4};
-    order_symmetric_eigenvalues(values, 1e-13);
-    EXPECT_EQ(values, (std::vector<double>{-5, 4, -1, 0.5}));
-}
-
-TEST(EigenvalueOrder, keeps_conjugates_together_with_the_positive_imaginary_part_first) {
-    std::vector<double> re{1, 0.5, 0.5, -2}, im{0, 3, -3, 0};
-    order_eigenvalues(re, im, 1e-13);
-    EXPECT_EQ(re, (std::vector<double>{0.5, 0.5, -2, 1}));
-    EXPECT_EQ(im, (std::vector<double>{3, -3, 0, 0}));
-}
-
-TEST(EigenvalueOrder, goes_by_real_part_among_magnitudes_that_differ_by_rounding_alone) {
-    std::vector<double> re{-1 - 1e-15, 0, 0, 1}, im{0, 1 + 2e-15, -1 - 2e-15, 0};
-    order_eigenvalues(re, im, 1e-13);
-    EXPECT_EQ(re, (std::vector<double>{1, 0, 0, -1 - 1e-15}));
-    EXPECT_EQ(im, (std::vector<double>{0, 1 + 2e-15, -1 - 2e-15, 0}));
 }
 
 TEST(HeadsRecords, fit_the_schema_they_declare) {

@@ -45,7 +45,7 @@ std::vector<std::byte> bytes_of(const std::vector<T>& values) {
 /// The result of unit (heads, layer): numbers that tell which unit they are of.
 UnitResult result_of(std::int64_t layer) {
     const double value = 1.5 * static_cast<double>(layer) + 0.25;
-    return {{"heads", layer, -1},
+    return {{"heads", geom::UnitOf::layer, layer, 0},
             {Slab{0, {layer, 0}, {1, 2}, bytes_of<double>({value, -value})},
              Slab{1, {layer}, {1}, bytes_of<std::int32_t>({static_cast<std::int32_t>(layer) - 3})},
              Slab{2, {}, {}, bytes_of<float>({static_cast<float>(layer)})}}};

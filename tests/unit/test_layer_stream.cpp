@@ -72,6 +72,8 @@ void expect_whole(const Checkpoint& checkpoint, const LayerWeights& weights) {
 }
 
 // Whether `reader` comes to `bytes` within ten seconds.
+std::vector<StreamSource> from(const Checkpoint& checkpoint, Reader& reader) { return {{&checkpoint, &reader}}; }
+
 bool comes_to(const Reader& reader, std::int64_t bytes) {
     for (const auto start = Clock::now(); reader.bytes_read() != bytes;) {
         if (Clock::now() - start > std::chrono::seconds(10)) return false;
@@ -84,7 +86,7 @@ TEST(LayerStream, brings_every_layer_in_order_as_stored) {
     for (const char* model : {"qwen3-tiny", "qwen2-tiny", "llama-tiny"}) {
         const Checkpoint checkpoint = opened((golden / model).string());
         Reader reader(checkpoint.files(), 2);
-        LayerStream stream(checkpoint, reader, *backend, all_layers(checkpoint), {});
+        LayerStream stream(from(checkpoint, reader), *backend, all_layers(checkpoint), 2, {});
         for (std::int64_t layer = 0; layer < checkpoint.config().layers; ++layer) {
             const LayerWeights* weights = stream.next();
             ASSERT_NE(weights, nullptr);
@@ -100,8 +102,8 @@ TEST(LayerStream, brings_every_layer_in_order_as_stored) {
 TEST(LayerStream, brings_the_rows_that_were_asked_for) {
     const Checkpoint checkpoint = opened((golden / "qwen3-tiny").string());
     Reader reader(checkpoint.files(), 2);
-    LayerStream stream(checkpoint, reader, *backend,
-                       {{2, {{Family::q_proj, {{16, 48}, {112, 128}}}, {Family::k_proj, {{0, 16}}}}}}, {});
+    LayerStream stream(from(checkpoint, reader), *backend,
+                       {{2, {{Family::q_proj, {{16, 48}, {112, 128}}}, {Family::k_proj, {{0, 16}}}}}}, 2, {});
     const LayerWeights* weights = stream.next();
     const Weight q = checkpoint.weight(Family::q_proj, 2);
     const std::string stored = test::stored_bytes(checkpoint, q);
@@ -132,7 +134,7 @@ TEST(LayerStream, brings_every_expert_of_a_mixture_by_its_number) {
     requests.push_back({1, {{Family::down_proj, {{8, 24}}, 3}}});
     Reader reader(checkpoint.files(), 2);
     EXPECT_EQ(LayerStream::buffer_bytes(checkpoint, requests[0]), (64 + 4 + 4 * 3 * 32) * 48 * 2);
-    LayerStream stream(checkpoint, reader, *backend, requests, {});
+    LayerStream stream(from(checkpoint, reader), *backend, requests, 2, {});
     for (std::int64_t layer = 0; layer < checkpoint.config().layers; ++layer) {
         const LayerWeights& weights = *stream.next();
         expect_as_stored(checkpoint, weights, Family::q_proj);
@@ -160,7 +162,7 @@ TEST(LayerStream, brings_weights_of_no_layer_in_strips_too) {
     constexpr std::int64_t strip = 300;  // 1024 rows: the last is shorter
     for (std::int64_t row = 0; row < 1024; row += strip)
         requests.push_back({-1, {{Family::lm_head, {{row, std::min<std::int64_t>(row + strip, 1024)}}}}});
-    LayerStream stream(checkpoint, reader, *backend, requests, {});
+    LayerStream stream(from(checkpoint, reader), *backend, requests, 2, {});
     const LayerWeights& whole = *stream.next();
     EXPECT_EQ(whole.layer(), -1);
     for (const Family family : {Family::embed_tokens, Family::lm_head, Family::final_norm})
@@ -181,8 +183,8 @@ TEST(LayerStream, brings_weights_of_no_layer_of_a_synthetic_model) {
     const Checkpoint checkpoint = opened("synth:tiny");
     EXPECT_FALSE(checkpoint.has(Family::lm_head, -1)) << "tied";
     Reader reader(checkpoint.files(), 2);
-    LayerStream stream(checkpoint, reader, *backend,
-                       {{-1, {{Family::embed_tokens, {}}}}, {-1, {{Family::embed_tokens, {{100, 228}}}}}}, {});
+    LayerStream stream(from(checkpoint, reader), *backend,
+                       {{-1, {{Family::embed_tokens, {}}}}, {-1, {{Family::embed_tokens, {{100, 228}}}}}}, 2, {});
     const std::string whole = bytes_of(stream.next()->matrix(Family::embed_tokens));
     EXPECT_EQ(whole.size(), 256U * 64 * 2);
     EXPECT_EQ(bytes_of(stream.next()->rows(Family::embed_tokens, {100, 228})), whole.substr(100 * 128, 128 * 128));
@@ -197,7 +199,7 @@ TEST(LayerStream, has_nothing_that_the_checkpoint_lacks) {
                              LayerStream::buffer_bytes(checkpoint, {0, {wanted}});
                          }),
                          "llama", name_of(wanted.family)));
-        error_of([&] { LayerStream(checkpoint, reader, *backend, {{0, {wanted}}}, {}); });
+        error_of([&] { LayerStream(from(checkpoint, reader), *backend, {{0, {wanted}}}, 2, {}); });
     }
 }
 
@@ -219,7 +221,7 @@ TEST(LayerStream, leaves_a_repeated_layer_out_of_the_digest) {
     auto requests = all_layers(checkpoint);
     const auto digest = [&](const std::vector<LayerRequest>& of) {
         Reader reader(checkpoint.files(), 2);
-        LayerStream stream(checkpoint, reader, *backend, of, {});
+        LayerStream stream(from(checkpoint, reader), *backend, of, 2, {});
         while (stream.next() != nullptr) {
         }
         return reader.digest();
@@ -238,7 +240,7 @@ TEST(LayerStream, reads_one_layer_ahead_and_leaves_the_one_in_use_alone) {
     const Checkpoint checkpoint = opened((golden / "qwen2-tiny").string());
     const auto requests = all_layers(checkpoint);
     Reader reader(checkpoint.files(), 2);
-    LayerStream stream(checkpoint, reader, *backend, requests, {});
+    LayerStream stream(from(checkpoint, reader), *backend, requests, 2, {});
     std::int64_t read = bytes_of(checkpoint, requests[0]);
     for (std::size_t layer = 0; layer < requests.size(); ++layer) {
         const LayerWeights* weights = stream.next();
@@ -253,7 +255,7 @@ TEST(LayerStream, reads_one_layer_ahead_and_leaves_the_one_in_use_alone) {
 TEST(LayerStream, of_layers_without_weights_brings_them_empty) {
     const Checkpoint checkpoint = opened("synth:tiny");
     Reader reader(checkpoint.files(), 1);
-    LayerStream stream(checkpoint, reader, *backend, {{0, {}}, {3, {}}}, {});
+    LayerStream stream(from(checkpoint, reader), *backend, {{0, {}}, {3, {}}}, 2, {});
     for (const std::int64_t layer : {0, 3}) {
         const LayerWeights* weights = stream.next();
         ASSERT_NE(weights, nullptr);
@@ -266,7 +268,7 @@ TEST(LayerStream, of_layers_without_weights_brings_them_empty) {
 TEST(LayerStream, of_nothing_ends_at_once) {
     const Checkpoint checkpoint = opened("synth:tiny");
     Reader reader(checkpoint.files(), 1);
-    LayerStream stream(checkpoint, reader, *backend, {}, {});
+    LayerStream stream(from(checkpoint, reader), *backend, {}, 2, {});
     EXPECT_EQ(stream.next(), nullptr);
 }
 
@@ -276,7 +278,7 @@ TEST(LayerStream, may_be_left_at_any_time) {
     for (int used = 0; used < 5; ++used) {
         for (int repetition = 0; repetition < 20; ++repetition) {
             Reader reader(checkpoint.files(), 2);
-            LayerStream stream(checkpoint, reader, *backend, all_layers(checkpoint), {});
+            LayerStream stream(from(checkpoint, reader), *backend, all_layers(checkpoint), 2, {});
             for (int i = 0; i < used; ++i) stream.next();
         }
     }
@@ -294,7 +296,7 @@ TEST(LayerStream, throws_what_reading_a_layer_threw_when_that_layer_is_asked_for
                       tensors);
     const Checkpoint checkpoint = opened(folder.path().string());
     Reader reader(checkpoint.files(), 2);
-    LayerStream stream(checkpoint, reader, *backend, all_layers(checkpoint), {});
+    LayerStream stream(from(checkpoint, reader), *backend, all_layers(checkpoint), 2, {});
     for (std::int64_t layer = 0; layer < 2; ++layer) {
         const LayerWeights* weights = stream.next();
         std::this_thread::sleep_for(std::chrono::milliseconds(20));  // the failure comes while layer 1 is in use
@@ -329,7 +331,7 @@ TEST(LayerStream, widens_f8_to_f32_and_plans_the_memory_for_it) {
     for (std::int64_t layer = 0; layer < 5; ++layer) requests.push_back({layer, {{Family::q_proj, {}}}});
     EXPECT_EQ(LayerStream::buffer_bytes(checkpoint, requests[0]), 48 * 48 * 4);
     Reader reader(checkpoint.files(), 2);
-    LayerStream stream(checkpoint, reader, *backend, requests, {});
+    LayerStream stream(from(checkpoint, reader), *backend, requests, 2, {});
     for (int layer = 0; layer < 5; ++layer) {
         const MatrixRef q = stream.next()->matrix(Family::q_proj);
         EXPECT_EQ(q.dtype, DType::f32);
@@ -364,7 +366,7 @@ TEST_F(Waiting, leaves_the_caller_idle) {
     const auto caller = std::this_thread::get_id();
     int idled = 0;
     Reader reader({path_}, 1);
-    LayerStream stream(checkpoint_, reader, *backend, requests_, [&] {
+    LayerStream stream(from(checkpoint_, reader), *backend, requests_, 2, [&] {
         EXPECT_EQ(std::this_thread::get_id(), caller);
         if (++idled == 3) open_writer();
     });
@@ -374,7 +376,7 @@ TEST_F(Waiting, leaves_the_caller_idle) {
 
 TEST_F(Waiting, ends_when_the_idle_callback_throws) {
     Reader reader({path_}, 1);
-    LayerStream stream(checkpoint_, reader, *backend, requests_, [&] {
+    LayerStream stream(from(checkpoint_, reader), *backend, requests_, 2, [&] {
         open_writer();  // else the stream could not be left either
         throw std::runtime_error("signal");
     });

@@ -14,7 +14,7 @@
 #include <utility>
 #include <vector>
 
-#include "gpu/emulator/runtime.hpp"
+#include "emulator/runtime.hpp"
 
 namespace {
 

@@ -14,7 +14,7 @@
 #include <functional>
 #include <vector>
 
-#include "gpu/emulator/runtime.hpp"
+#include "emulator/runtime.hpp"
 
 using geom::emulator::require_device;
 

@@ -11,7 +11,7 @@
 #include <limits>
 #include <vector>
 
-#include "gpu/emulator/runtime.hpp"
+#include "emulator/runtime.hpp"
 
 using geom::emulator::require_device;
 

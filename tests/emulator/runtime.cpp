@@ -5,7 +5,7 @@
 // lets it; the bytes left over hold a pattern that is checked. It is inaccessible but for the time in which an
 // operation of its device runs, so that host code that touches it dies, and new memory holds bytes of 0xff: a NaN in
 // every format. Freed memory is never given out again. All of a process's devices have the capacity to themselves.
-#include "gpu/emulator/runtime.hpp"
+#include "emulator/runtime.hpp"
 
 #include <fmt/format.h>
 #include <signal.h>
@@ -24,7 +24,7 @@
 #include <thread>
 #include <utility>
 
-#include "gpu/emulator/emulator.hpp"
+#include "emulator/emulator.hpp"
 
 using geom::emulator::fail;
 using geom::emulator::Guard;

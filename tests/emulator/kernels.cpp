@@ -17,8 +17,8 @@
 #include <string>
 #include <vector>
 
-#include "gpu/emulator/include/kernels/cuda/launch.cuh"
-#include "gpu/emulator/runtime.hpp"
+#include "emulator/include/kernels/cuda/launch.cuh"
+#include "emulator/runtime.hpp"
 
 uint3 threadIdx;
 uint3 blockIdx;

@@ -1,0 +1,53 @@
+#include "kernels/cpu/stored_rows.hpp"
+
+#include <fmt/format.h>
+
+#include <bit>
+#include <cstring>
+
+#include "core/error.hpp"
+
+namespace geom::cpu {
+
+namespace {
+
+/// Exact, without branches: the exponent is moved by a product, so subnormals come out right.
+float f16_widened(std::uint16_t bits) {
+    const std::uint32_t magnitude = std::uint32_t{bits & 0x7fffU} << 13;
+    const float scaled = std::bit_cast<float>(magnitude) * 0x1p112F;
+    const std::uint32_t special = magnitude >= 0x0f800000U ? 0x7f800000U : 0U;  // infinity and NaN
+    const std::uint32_t sign = std::uint32_t{bits & 0x8000U} << 16;
+    return std::bit_cast<float>(std::bit_cast<std::uint32_t>(scaled) | special | sign);
+}
+
+template <class Stored, class Widen>
+void widen_as(const MatrixRef& w, Range columns, double* to, Widen widen) {
+    constexpr auto bytes = static_cast<std::int64_t>(sizeof(Stored));
+    for (std::int64_t row = 0; row < w.rows; ++row) {
+        const std::byte* from = w.data + (row * w.cols + columns.begin) * bytes;
+        for (std::int64_t i = 0; i < columns.size(); ++i) {
+            Stored value;
+            std::memcpy(&value, from + i * bytes, sizeof(Stored));
+            *to++ = widen(value);
+        }
+    }
+}
+
+}  // namespace
+
+void widen(const MatrixRef& w, Range columns, double* to) {
+    switch (w.dtype) {
+        case DType::bf16:
+            return widen_as<std::uint16_t>(w, columns, to, bf16_to_f32);
+        case DType::f16:
+            return widen_as<std::uint16_t>(w, columns, to, f16_widened);
+        case DType::f32:
+            return widen_as<float>(w, columns, to, [](float value) { return value; });
+        case DType::f64:
+            return widen_as<double>(w, columns, to, [](double value) { return value; });
+        default:
+            throw Error(ExitCode::internal, fmt::format("no products of {} weights", name_of(w.dtype)));
+    }
+}
+
+}  // namespace geom::cpu

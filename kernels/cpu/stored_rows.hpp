@@ -1,0 +1,25 @@
+// Weights as stored to fp64, some columns at a time.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "core/range.hpp"
+#include "kernels/matrix_ref.hpp"
+
+namespace geom::cpu {
+
+/// Columns of D that are widened at a time.
+inline constexpr std::int64_t panel = 256;
+
+/// Some columns of the stored rows in fp64, exactly: row-major rows x width is column-major width x rows, that is W^T.
+/// Throws Error(internal) for types that are not multiplied.
+void widen(const MatrixRef& w, Range columns, double* to);
+
+/// Calls f(columns) for one panel of D after the other: what is widened at a time stays in the cache.
+template <class F>
+void for_each_panel(std::int64_t hidden, F f) {
+    for (std::int64_t begin = 0; begin < hidden; begin += panel) f(Range{begin, std::min(begin + panel, hidden)});
+}
+
+}  // namespace geom::cpu

@@ -1,0 +1,73 @@
+#include "kernels/head_products.hpp"
+
+#include <fmt/format.h>
+
+#include "kernels/check_arguments.hpp"
+
+namespace geom {
+
+namespace {
+
+bool is_kept(DType dtype) { return dtype == DType::bf16 || dtype == DType::f32 || dtype == DType::f64; }
+
+/// Whether every number of `stored` is one of `kept`.
+bool fits_into(DType stored, DType kept) {
+    switch (stored) {
+        case DType::bf16:
+            return true;
+        case DType::f16:
+        case DType::f32:
+            return kept != DType::bf16;
+        case DType::f64:
+            return kept == DType::f64;
+        default:
+            return false;
+    }
+}
+
+void check_format(const HeadBlockFormat& format, const char* verb) {
+    require(format.head_dim > 0 && format.hidden > 0 && format.bytes > 0 && is_kept(format.dtype), verb,
+            "a format that no backend gave");
+}
+
+}  // namespace
+
+HeadBlockFormat HeadProducts::format(DType dtype, std::int64_t head_dim, std::int64_t hidden) const {
+    require(head_dim > 0 && hidden > 0, "format", "heads without rows or columns");
+    require(fits_into(dtype, DType::f64), "format", "head blocks of this type cannot be multiplied");
+    return do_format(dtype, head_dim, hidden);
+}
+
+void HeadProducts::pack(std::span<const MatrixRef> blocks, const HeadBlockFormat& format,
+                        std::span<std::byte* const> out) {
+    check_format(format, "pack");
+    require(blocks.size() == out.size(), "pack", "as many places as blocks are needed");
+    for (std::size_t i = 0; i < blocks.size(); ++i) {
+        const MatrixRef& block = blocks[i];
+        if (block.rows != format.head_dim || block.cols != format.hidden || !fits_into(block.dtype, format.dtype)) {
+            throw Error(ExitCode::internal, fmt::format("pack: a block of {} x {} {}, where {} x {} that fit {} are "
+                                                        "multiplied",
+                                                        block.rows, block.cols, name_of(block.dtype), format.head_dim,
+                                                        format.hidden, name_of(format.dtype)));
+        }
+        require(block.data != nullptr && out[i] != nullptr, "pack", "a block without memory");
+    }
+    do_pack(blocks, format, out);
+}
+
+void HeadProducts::tile_dots(const KvGroupBlocks& group, const HeadBlockFormat& format, std::span<double> out) {
+    check_format(format, "tile_dots");
+    require(group.layers >= 0 && group.heads >= 0, "tile_dots", "a negative number of layers or heads");
+    require(std::ssize(out) == group.heads * group.layers * group.layers, "tile_dots",
+            "the results are heads x layers x layers");
+    if (out.empty()) return;
+    require(group.k != nullptr && group.q != nullptr, "tile_dots", "a group without memory");
+    do_tile_dots(group, format, out);
+}
+
+std::int64_t HeadProducts::scratch_bytes(const HeadBlockFormat& format, std::int64_t layers, std::int64_t heads) const {
+    check_format(format, "scratch_bytes");
+    return do_scratch_bytes(format, layers, heads);
+}
+
+}  // namespace geom

@@ -1,0 +1,156 @@
+#include "plan/loads.hpp"
+
+#include <gtest/gtest.h>
+
+#include "support/plan_inputs.hpp"
+
+using namespace geom;
+using namespace geom::test;
+
+namespace {
+
+using Families = std::vector<WeightFamily>;
+constexpr Sizes small{4, 4, 2, 8, 16, 32};
+
+std::vector<RankLoads> loads_for(const ModelShape& shape, const std::vector<MeasureDemand>& measures,
+                                 std::int64_t ranks) {
+    return loads_of(shape, measures, demand_of(shape, measures), ranks);
+}
+
+std::vector<std::int64_t> rows_of(const std::vector<Load>& loads) {
+    std::vector<std::int64_t> rows;
+    for (const Load& load : loads) rows.push_back(load.row);
+    return rows;
+}
+
+using Rows = std::vector<std::int64_t>;
+
+TEST(Loads, the_layer_before_a_ranks_first_one_is_read_by_the_rank_itself) {
+    const ModelShape shape = model_of(small);
+    const auto loads = loads_for(shape, {of_layers("mlp", shape, {mlp_families()}, true)}, 2);
+    // Row 0 has no unit: it is wanted as the row before row 1 alone.
+    EXPECT_EQ(rows_of(loads[0].loads), (Rows{0, 1, 2}));
+    EXPECT_EQ(rows_of(loads[1].loads), (Rows{2, 3}));
+    EXPECT_FALSE(loads[0].loads[0].after_previous);
+    EXPECT_TRUE(loads[0].loads[1].after_previous);
+    EXPECT_TRUE(loads[0].loads[2].after_previous);
+    for (const Load& load : loads[0].loads) EXPECT_FALSE(load.halo) << "nobody else reads it";
+    const Load& halo = loads[1].loads[0];
+    EXPECT_TRUE(halo.halo && halo.visits.empty() && !halo.heads);
+    EXPECT_EQ(halo.whole, mlp_families());
+    EXPECT_TRUE(loads[1].loads[1].after_previous);
+}
+
+TEST(Loads, a_layer_that_the_rank_has_anyway_is_its_own_halo) {
+    const ModelShape shape = model_of(small);
+    const auto loads = loads_for(shape, {same_head({0}), of_layers("mlp", shape, {mlp_families()}, true)}, 1);
+    EXPECT_EQ(rows_of(loads[0].loads), (Rows{0, 1, 2, 3}));
+    EXPECT_EQ(loads[0].loads[0].whole, mlp_families()) << "beside the rows of its heads";
+    EXPECT_TRUE(loads[0].loads[0].heads);
+}
+
+TEST(Loads, a_divided_layer_brings_of_the_layer_before_what_each_rank_needs) {
+    ModelShape shape = model_of(small);
+    shape.layers.resize(2);
+    const auto loads = loads_for(shape, {steps(shape)}, 4);
+    Families seen;
+    for (const RankLoads& rank : loads) {
+        if (rank.loads.empty()) continue;
+        ASSERT_EQ(rows_of(rank.loads), (Rows{0, 1}));
+        EXPECT_EQ(rank.loads[0].whole, rank.loads[1].whole);
+        EXPECT_FALSE(rank.loads[0].halo) << "nobody else reads it";
+        seen.insert(seen.end(), rank.loads[0].whole.begin(), rank.loads[0].whole.end());
+    }
+    EXPECT_EQ(seen.size(), 7U);
+}
+
+TEST(Loads, families_that_the_layer_before_lacks_are_not_asked_of_it) {
+    ModelShape shape = model_of(small);
+    shape.layers[1] = layer_of(small, 1, false);
+    const auto loads = loads_for(shape, {steps(shape)}, 1);
+    EXPECT_EQ(rows_of(loads[0].loads), (Rows{0, 1, 2, 3}));
+    EXPECT_EQ(loads[0].loads[0].whole, mlp_families()) << "row 1 has no attention to lay beside that of row 0";
+    EXPECT_EQ(loads[0].loads[1].whole, mlp_families());
+}
+
+TEST(Loads, layers_come_before_experts_and_experts_before_globals) {
+    ModelShape shape = model_of(small);
+    for (std::int64_t l = 0; l < 4; ++l) shape.layers[static_cast<std::size_t>(l)] = layer_of(small, l, true, 2);
+    const auto loads = loads_for(shape, {same_head({0}), of_experts(shape), of_globals(shape)}, 2);
+    for (const RankLoads& rank : loads) {
+        EXPECT_TRUE(std::is_sorted(rank.loads.begin(), rank.loads.end(),
+                                   [](const Load& a, const Load& b) { return a.of < b.of; }));
+    }
+    EXPECT_EQ(loads[0].loads.back().of, UnitOf::global);
+}
+
+TEST(Loads, a_global_comes_in_strips_that_cover_it_once_on_one_rank) {
+    ModelShape shape = model_of(small);
+    shape.globals = {{WeightFamily::embed_tokens, -1, 151936, 5120, DType::bf16},
+                     {WeightFamily::lm_head, -1, 151936, 5120, DType::bf16}};
+    const auto loads = loads_for(shape, {of_globals(shape)}, 2);
+    for (std::size_t r = 0; r < 2; ++r) {
+        std::int64_t row = 0;
+        for (const Load& load : loads[r].loads) {
+            EXPECT_EQ(load.index, std::int64_t(r));
+            EXPECT_EQ(load.rows.begin, row);
+            row = load.rows.end;
+            EXPECT_LE(bytes_of(shape, load, {}, {}).memory, 64 << 20);
+            ASSERT_EQ(load.visits.size(), 1U);
+        }
+        EXPECT_EQ(row, 151936);
+    }
+}
+
+TEST(Loads, of_a_rising_sweep_are_all_rows_in_turn_whatever_is_owed) {
+    const ModelShape shape = model_of(small);
+    auto rising = walk(shape);
+    rising.owed = {{"walk", UnitOf::layer, 1, 0}};
+    for (const std::int64_t ranks : {1, 2, 3, 9}) {
+        Rows rows;
+        for (const RankLoads& rank : loads_for(shape, {rising, all_families(shape)}, ranks)) {
+            for (const Load& load : rank.rising) {
+                rows.push_back(load.row);
+                ASSERT_EQ(load.visits.size(), 1U);
+                EXPECT_EQ(load.visits[0].units.size(), load.row == 1 ? 1U : 0U);
+                EXPECT_EQ(load.whole.size(), 5U);
+            }
+        }
+        EXPECT_EQ(rows, (Rows{0, 1, 2, 3})) << ranks << " ranks";
+    }
+}
+
+TEST(Loads, rows_of_heads_are_joined_where_they_touch) {
+    const ModelShape shape = model_of(small);
+    EXPECT_EQ(query_rows(shape, 0, Rows{0, 1, 3}), (std::vector<Range>{{0, 16}, {24, 32}}));
+    EXPECT_EQ(key_rows(shape, 0, Rows{0, 1}), (std::vector<Range>{{0, 16}}));
+    EXPECT_TRUE(query_rows(shape, 0, {}).empty());
+}
+
+TEST(Loads, rows_of_a_layer_with_other_keys_and_heads_are_its_own) {
+    ModelShape shape = model_of(small);
+    shape.layers[1] = layer_of({4, 4, 1, 12, 16, 32}, 1);
+    shape.layers[2] = layer_of({4, 4, 4, 8, 16, 32}, 2);  // groups of one head now: two key heads a group of row 0
+    ASSERT_EQ(shape.group_size(), 1);
+    EXPECT_EQ(query_rows(shape, 1, Rows{1, 2}), (std::vector<Range>{{12, 36}}));
+    EXPECT_EQ(key_rows(shape, 0, Rows{0, 1, 2}), (std::vector<Range>{{0, 16}})) << "groups 0 and 1 share a key head";
+    EXPECT_EQ(key_rows(shape, 1, Rows{0, 3}), (std::vector<Range>{{0, 12}})) << "all share one";
+    EXPECT_EQ(key_rows(shape, 2, Rows{0, 3}), (std::vector<Range>{{0, 8}, {24, 32}}));
+}
+
+TEST(Loads, bytes_are_those_of_whole_families_and_of_rows_of_heads) {
+    ModelShape shape = model_of(small);
+    Load load;
+    load.row = 0;
+    load.heads = true;
+    const Rows heads{0, 1}, groups{0};
+    EXPECT_EQ(bytes_of(shape, load, heads, groups).stored, (2 + 1) * 8 * 16 * 2);
+    load.whole = {WeightFamily::q_proj, WeightFamily::v_proj};
+    EXPECT_EQ(bytes_of(shape, load, heads, groups).stored, (4 + 2 + 1) * 8 * 16 * 2) << "q is there as a whole";
+    shape.layers[0].weights[2].dtype = DType::f8_e4m3;
+    const LoadBytes bytes = bytes_of(shape, load, heads, groups);
+    EXPECT_EQ(bytes.stored, (4 * 2 + 2 * 1 + 1 * 2) * 8 * 16);
+    EXPECT_EQ(bytes.memory, (4 * 2 + 2 * 4 + 1 * 2) * 8 * 16) << "f8 is f32 once in memory";
+}
+
+}  // namespace
