@@ -217,10 +217,10 @@ def test_numerics_that_fail_inside_a_measure_name_rank_layer_and_head(tmp_path, 
         ("heads:2:0", "(heads, layer "),
         ("fake_step:1:0", "(fake_step, layer "),
         ("fake_walk:1:2", "(fake_walk, layer "),
-        ("fake_globals:0:0", "(fake_globals, lm_head)"),
+        ("fake_globals:0:0", "(fake_globals, embed_tokens)"),
         ("fake_experts:2:3", "(fake_experts, layer "),
         ("gram:1:0", "(gram, head "),
-        ("fake_pairs:2:1", "(fake_pairs, head"),
+        ("fake_pairs:2:0", "(fake_pairs, head"),
     ],
 )
 def test_a_failure_inside_any_kind_of_measure_ends_all_ranks_in_order(tmp_path, fault, place):

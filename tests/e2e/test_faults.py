@@ -135,11 +135,10 @@ def test_waiting_for_a_slow_rank_is_timed_as_waiting(phase, tmp_path):
     os.kill(process, signal.SIGCONT)
     output, errors = launcher.communicate(timeout=60)
     assert launcher.returncode == 0, errors
-    phases = json.loads(output)["phases"]
-    assert phases[phase]["max"] >= 3 > 1 > phases[phase]["min"], "slow where it was stopped, and nowhere else"
-    assert phases["wait"]["max"] >= 2.5
-    for name, times in phases.items():
-        assert name in (phase, "wait", "total", "start") or times["max"] < 2.5, name
+    apart = {name: times["max"] - times["min"] for name, times in json.loads(output)["phases"].items()}
+    assert apart[phase] >= 2.5 and apart["wait"] >= 2.5, apart
+    for name in {"load", "exchange", "gram", "heads", "assemble", "write"} - {phase}:
+        assert apart[name] < 2, f"nobody waits in {name}"
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
