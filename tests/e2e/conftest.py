@@ -226,7 +226,7 @@ def write_checkpoint(folder, config, tensors, shards=1):
         file = f"model-{shard + 1:05}-of-{shards:05}.safetensors"
         part = dict(list(tensors.items())[shard::shards])
         write_shard(folder / file, part)
-        where.update({name: file for name in part})
+        where.update(dict.fromkeys(part, file))
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
     return folder
 

@@ -6,7 +6,6 @@ import subprocess
 
 import numpy as np
 import pytest
-
 from conftest import ENVIRONMENT, GOLDEN, PROGRAM, golden, listing, run
 
 h5py = pytest.importorskip("h5py")
@@ -15,14 +14,14 @@ MODEL = golden("qwen3-tiny")
 RANKS = pytest.mark.parametrize("ranks", [1, 3])
 
 OPTIONS = """--model --revision --family -m --measures --layers --backend --memory-budget --threads -o --output
---overwrite --json --deadline --dry-run --quiet --config --version --help""".split()
+--overwrite --resume --fresh --add --json --deadline --dry-run --quiet --config --version --help"""
 
 
 @RANKS
 def test_help_mentions_every_option_command_and_exit_code_once_for_all_ranks(tmp_path, ranks):
     finished = run("--help", ranks=ranks, folder=tmp_path)
     assert finished.returncode == 0 and finished.stderr == ""
-    for option in OPTIONS:
+    for option in OPTIONS.split():
         assert re.search(rf"(^|[\s,]){re.escape(option)}\b", finished.stdout), option
     for word in ["info", "synth", "gram", "Exit codes", "hub id", "synth:SHAPE"]:
         assert word in finished.stdout
@@ -144,7 +143,9 @@ def test_a_run_of_hours_is_announced_before_it_begins(tmp_path):
     plan = run("info", *model[:4], folder=tmp_path)
     if plan.returncode != 0 or predicted(plan.stdout)["gram"] < 3 * 3600:
         pytest.skip(f"this machine is too small or too fast for a run of hours: {plan.stderr}")
-    with subprocess.Popen([PROGRAM, *model], cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True) as running:
+    with subprocess.Popen(
+        [PROGRAM, *model], cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+    ) as running:
         said = running.stderr.readline()
         running.kill()
     assert re.match(r"geom-mpi: this will take about \d+:\d\d:\d\d on this machine \(gram \d+:", said), said

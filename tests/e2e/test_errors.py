@@ -1,4 +1,4 @@
-"""What goes wrong ends every rank with one error that says what to do, the right exit code, and nothing half-written."""
+"""What goes wrong ends every rank with one error that says what to do, the right exit code, nothing half-written."""
 
 import contextlib
 import resource
@@ -8,7 +8,6 @@ import time
 
 import numpy as np
 import pytest
-
 from conftest import (
     FAKES,
     Tensor,

@@ -3,6 +3,7 @@
 In CI a sample; GEOM_ALL_FAULTS=1 runs all of them (50 kills, 32 faults).
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -13,7 +14,6 @@ import subprocess
 import time
 
 import pytest
-
 from conftest import ENVIRONMENT, MPIEXEC, PROGRAM, listing, run
 
 h5py = pytest.importorskip("h5py")
@@ -25,7 +25,15 @@ PHASES = ["load", "exchange", "gram", "write"]
 
 def start(folder, ranks, *arguments, fault=None):
     return subprocess.Popen(
-        [MPIEXEC, "-n", str(ranks), str(PROGRAM), "--model", MODEL, *(arguments if "-o" in arguments else ("-o", "r.h5", *arguments))],
+        [
+            MPIEXEC,
+            "-n",
+            str(ranks),
+            str(PROGRAM),
+            "--model",
+            MODEL,
+            *(arguments if "-o" in arguments else ("-o", "r.h5", *arguments)),
+        ],
         cwd=folder,
         env={**ENVIRONMENT, **({"GEOM_MPI_FAULT": fault} if fault else {})},
         stdout=subprocess.PIPE,
@@ -62,15 +70,13 @@ def ranks_of(launcher):
 
 
 def kill_a_rank(launcher, delay):
-    """SIGKILL for a random rank `delay` seconds after the ranks are there; the final name is absent or valid all along."""
+    """SIGKILL for a random rank `delay` seconds after the ranks are there: the name is absent or valid all along."""
     deadline = time.monotonic() + 20
     while not ranks_of(launcher) and time.monotonic() < deadline:
         time.sleep(0.005)
     time.sleep(delay)
-    try:
+    with contextlib.suppress(IndexError, ProcessLookupError, FileNotFoundError):  # it was faster
         os.kill(random.choice(ranks_of(launcher)), signal.SIGKILL)
-    except (IndexError, ProcessLookupError, FileNotFoundError):
-        pass  # it was faster
 
 
 @pytest.mark.parametrize("seed", range(50 if ALL else 12))
@@ -193,12 +199,11 @@ def small_disk(tmp_path):
     mounted = tmp_path / "disk"
     mounted.mkdir()
 
-    def resize(size, first=[True]):
-        options = f"size={size}" if first[0] else f"remount,size={size}"
+    def resize(size):
+        options = f"remount,size={size}" if mounted.is_mount() else f"size={size}"
         command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(mounted)]
         if subprocess.run(command, capture_output=True).returncode != 0:
             pytest.skip("a tmpfs cannot be mounted here (needs root)")
-        first[0] = False
         return mounted
 
     yield resize
@@ -247,7 +252,9 @@ def test_an_output_folder_that_vanishes_ends_with_5(place, tmp_path):
 
 
 def test_phase_times_add_up_to_the_whole_run(tmp_path):
-    finished = run("--model", "synth:L8-H16-KV8-hd64-D512-F64-V64", "-o", "r.h5", "--json", "-", ranks=2, folder=tmp_path)
+    finished = run(
+        "--model", "synth:L8-H16-KV8-hd64-D512-F64-V64", "-o", "r.h5", "--json", "-", ranks=2, folder=tmp_path
+    )
     assert finished.returncode == 0, finished.stderr
     about = json.loads(finished.stdout)
     phases = {name: times["mean"] for name, times in about["phases"].items()}

@@ -10,7 +10,6 @@ import subprocess
 
 import numpy as np
 import pytest
-
 from conftest import golden
 
 h5py = pytest.importorskip("h5py")

@@ -1,11 +1,10 @@
-"""What a run takes from an earlier one: units of a journal, whatever measures it was for, and measures of a finished file
-(--add), to the bits of a file that was made in one run."""
+"""What a run takes from an earlier one: units of a journal, whatever measures it was for, and measures of a finished
+file (--add), to the bits of a file that was made in one run."""
 
 import json
 
 import numpy as np
 import pytest
-
 from conftest import FAKES, listing, run
 
 h5py = pytest.importorskip("h5py")
@@ -201,4 +200,6 @@ def test_options_that_do_not_change_numbers_do_not_stand_in_the_way(tmp_path, in
     assert finished.returncode == 0, finished.stderr
     assert datasets(tmp_path / "r.h5") == in_one_run("gram,heads")
     with h5py.File(tmp_path / "r.h5") as file:
-        np.testing.assert_array_equal(file["run/phase"][()].astype(str).shape, file["run/seconds_min"].shape[:1] + file["run/phase"].shape[1:])
+        np.testing.assert_array_equal(
+            file["run/phase"][()].astype(str).shape, file["run/seconds_min"].shape[:1] + file["run/phase"].shape[1:]
+        )

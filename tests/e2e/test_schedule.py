@@ -1,8 +1,8 @@
 """One fake measure of each kind (tests/fakes) through the whole pipeline: what a schedule brings to a measure, whatever
 the ranks, the budget, and what became of earlier runs.
 
-A fake's number is the sum of the bits of what it was shown, so a few lines of NumPy over the safetensors say what has to
-come out, to the bit.
+A fake's number is the sum of the bits of what it was shown, so a few lines of NumPy over the safetensors say what has
+to come out, to the bit.
 """
 
 import json
@@ -12,7 +12,6 @@ import re
 
 import numpy as np
 import pytest
-
 from conftest import FAKES, GOLDEN, golden, listing, read_checkpoint, run
 
 h5py = pytest.importorskip("h5py")
@@ -193,7 +192,10 @@ def test_nothing_is_read_twice_but_the_layer_before_a_ranks_first(model, ranks, 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 4])
 def test_every_expert_is_read_once(ranks, fake_runs):
-    result, expected = fake_runs(golden("qwen3moe-tiny"), "-m", "fake_experts", ranks=ranks), Expected(golden("qwen3moe-tiny"))
+    result, expected = (
+        fake_runs(golden("qwen3moe-tiny"), "-m", "fake_experts", ranks=ranks),
+        Expected(golden("qwen3moe-tiny")),
+    )
     experts = sum(array.nbytes for name, array in expected.tensors.items() if ".experts." in name)
     assert result.about["bytes_read"] == experts
 
@@ -210,7 +212,10 @@ def test_a_rising_sweep_reads_its_layers_again_for_every_chunk_where_they_do_not
     arguments = ["--model", model, "-m", "fake_walk", "--memory-budget", 1]
     refusal = run(*arguments, folder=tmp_path, program=FAKES).stderr
     least = int(refusal.split(" bytes are needed")[0].split()[-1])
-    whole, cut = fake_runs(model, "-m", "fake_walk"), fake_runs(model, "-m", "fake_walk", "--memory-budget", least + (1 << 20))
+    whole, cut = (
+        fake_runs(model, "-m", "fake_walk"),
+        fake_runs(model, "-m", "fake_walk", "--memory-budget", least + (1 << 20)),
+    )
     assert cut.about["bytes_read"] == 3 * whole.about["bytes_read"] == 3 * 12 * 2 * 2048 * 2048 * 2
     assert cut.datasets() == whole.datasets()
     assert cut.attribute("weights_digest") == whole.attribute("weights_digest")
