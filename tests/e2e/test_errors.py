@@ -84,6 +84,8 @@ def llama():
         (1, ["--model", "synth:enormous"], ["enormous", "tiny"]),
         (3, ["--model", "synth:tiny?colour=red"], ["colour"]),
         (1, ["--config", "missing.toml"], ["missing.toml"]),
+        (1, ["--model", "synth:tiny", "--add", "--overwrite"], ["--add", "--overwrite"]),
+        (3, ["--model", "synth:tiny", "--add", "--resume"], ["--add", "--resume"]),
         (1, [], ["--model"]),
     ],
 )
