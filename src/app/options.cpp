@@ -77,7 +77,7 @@ void add_work_options(CLI::App& app, RunOptions& run, RawValues& raw) {
 void add_run_options(CLI::App& app, RunOptions& run) {
     app.add_option("-o,--output", run.output, "result file (default MODEL.geom.h5 in this folder)")
         ->type_name("FILE.h5");
-    app.add_flag("--overwrite", run.overwrite, "replace an existing result");
+    auto* overwrite = app.add_flag("--overwrite", run.overwrite, "replace an existing result");
     app.add_option("--json", run.json,
                    "write a JSON object about the run to FILE, or to stdout for - (the summary then goes to stderr)")
         ->type_name("FILE|-");
@@ -92,8 +92,9 @@ void add_run_options(CLI::App& app, RunOptions& run) {
     app.add_flag("--add", run.add,
                  "add measures to the result that is there, of the same model and options (a copy takes its place when "
                  "it is whole)")
-        ->excludes(resume);
-    app.add_flag("--dry-run", run.dry_run, "print the plan (owners, bytes, flops, memory) and stop");
+        ->excludes(resume)
+        ->excludes(overwrite);
+    app.add_flag("--dry-run", run.dry_run, "print the plan (owners, bytes, memory, predicted seconds) and stop");
     app.add_flag("--quiet", run.quiet, "no progress, no notes");
 }
 

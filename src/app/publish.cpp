@@ -86,10 +86,8 @@ private:
         });
         if (communicator_.all_reduce_sum(static_cast<std::int64_t>(slabs.size())) == 0)
             throw Error(ExitCode::internal, path + " was not computed");
-        together("write", [&] {
-            maybe_fail("write", communicator_.rank());
-            write_slabs(temporary_, schema_, slabs, communicator_);
-        });
+        together("write", [&] { maybe_fail("write", communicator_.rank()); });
+        together("write", [&] { write_slabs(temporary_, schema_, slabs, communicator_); });
         together("write", [&] { verify_slabs(temporary_, schema_, slabs); });
     }
 

@@ -82,7 +82,8 @@ Identity identity_of(const Survey& survey) {
 // Schema and units of the measures that are computed, schema of all in the file.
 void declare(Survey& survey) {
     const ModelShape& shape = survey.shape;
-    survey.run = {survey.run.file, {}, {}, survey.run.identity};
+    survey.run = {survey.run.file, {}, {}, survey.run.identity, {}};
+    for (const Measure* measure : survey.copied) survey.run.copied.emplace(measure->name);
     survey.measured = {
         {layer_scale(shape, "", "layer", shape.all_rows()), layer_scale(shape, "", "layer_b", shape.all_rows())}, {}};
     for (const Measure& measure : measures()) {
@@ -116,12 +117,13 @@ Survey make_survey(const RunOptions& options, const Machine& machine) {
 void add_to_result(Survey& survey) {
     const std::string file = survey.run.file.string();
     const ResultReader result(survey.run.file);
-    const std::string there = result.text_attribute("", "identity"), wanted = identity_text(survey.run.identity);
-    if (there != wanted) {
+    const auto differences =
+        differences_between(identity_of_text(result.text_attribute("", "identity")), survey.run.identity);
+    if (!differences.empty()) {
         throw Error(ExitCode::usage,
-                    fmt::format("--add: {} is of another run: it has '{}', this is '{}'; add to it with "
-                                "the options it was made with, or name another file with -o",
-                                file, there, wanted));
+                    fmt::format("--add: {} is the result of another run: {}; add to it with the options it was made "
+                                "with, or name another file with -o",
+                                file, text_of(differences)));
     }
     std::string names = result.text_attribute("", "measures") + ",";
     for (std::size_t end = 0; !names.empty(); names.erase(0, end + 1)) {

@@ -6,7 +6,6 @@ import subprocess
 
 import numpy as np
 import pytest
-
 from conftest import ENVIRONMENT, GOLDEN, MPIEXEC, PROGRAM, golden, run
 
 MODEL = "synth:L6-H8-KV2-hd32-D320-F64-V64"
@@ -83,13 +82,24 @@ def test_ranks_that_exchange_by_either_way_give_the_bits_of_one(gpu, runs, ranks
 
 
 def test_two_ranks_do_not_share_a_gpu_by_mistake(gpu, tmp_path):
-    finished = run("--model", MODEL, "--backend", "cuda", ranks=2, folder=tmp_path, environment={**ALONE, "GEOM_EMULATED_DEVICES": "1", "CUDA_VISIBLE_DEVICES": "0"})
+    finished = run(
+        "--model",
+        MODEL,
+        "--backend",
+        "cuda",
+        ranks=2,
+        folder=tmp_path,
+        environment={**ALONE, "GEOM_EMULATED_DEVICES": "1", "CUDA_VISIBLE_DEVICES": "0"},
+    )
     assert finished.returncode == 2, finished.stderr
     assert "ranks 0 and 1 would share a GPU" in finished.stderr and "--gpus-per-node" in finished.stderr
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("backend", "code", "said"), [("auto", 0, "on processors, though there are GPUs: rank 1 is on"), ("cuda", 2, "rank 1 is on")])
+@pytest.mark.parametrize(
+    ("backend", "code", "said"),
+    [("auto", 0, "on processors, though there are GPUs: rank 1 is on"), ("cuda", 2, "rank 1 is on")],
+)
 def test_where_one_rank_has_no_gpu_none_is_used_and_that_is_said(gpu, tmp_path, backend, code, said):
     program = [str(PROGRAM), "--model", "synth:tiny", "-m", "gram", "-o", "r.h5", "--backend", backend]
     blind = ["-x", "GEOM_EMULATED_DEVICES=0", "-x", "CUDA_VISIBLE_DEVICES="]
@@ -107,7 +117,10 @@ def test_the_plan_names_the_gpu_and_the_numa_node_of_every_rank(gpu, tmp_path):
     assert "GPU memory" in finished.stdout and "through the hosts' memory (MPI)" in finished.stdout
 
 
-@pytest.mark.parametrize(("model", "measures", "ranks"), [(MODEL, "gram", 1), (MODEL, "gram,heads", 1), ("synth:L4-H16-KV2-hd64-D1400-F64-V64", "gram", 2)])
+@pytest.mark.parametrize(
+    ("model", "measures", "ranks"),
+    [(MODEL, "gram", 1), (MODEL, "gram,heads", 1), ("synth:L4-H16-KV2-hd64-D1400-F64-V64", "gram", 2)],
+)
 def test_gpu_memory_is_what_was_planned(gpu, runs, model, measures, ranks):
     about = runs(model, "-m", measures, "--backend", "cuda", ranks=ranks, environment=SHARED).about
     assert 0.9 <= about["peak_device_memory"] / about["planned_device_memory"] <= 1.0
@@ -128,7 +141,9 @@ def test_a_small_gpu_takes_more_passes_to_the_same_bits(gpu, runs):
 
 def test_a_gpu_too_small_for_a_head_is_a_usage_error(gpu, tmp_path):
     emulator_only(gpu, "its memory is as large as it is")
-    finished = run("--model", MODEL, "--backend", "cuda", folder=tmp_path, environment={"GEOM_EMULATED_MEMORY": str(40 << 20)})
+    finished = run(
+        "--model", MODEL, "--backend", "cuda", folder=tmp_path, environment={"GEOM_EMULATED_MEMORY": str(40 << 20)}
+    )
     assert finished.returncode == 2, finished.stderr
     assert "of GPU memory is too small" in finished.stderr
     assert not list(tmp_path.iterdir())
@@ -137,7 +152,19 @@ def test_a_gpu_too_small_for_a_head_is_a_usage_error(gpu, tmp_path):
 @pytest.mark.parametrize("fault", ["exception:exchange:1:1", "kill:exchange:0:1", "stop:exchange:1:1"])
 def test_a_rank_that_is_lost_while_gpus_exchange_ends_the_others(gpu, tmp_path, fault):
     environment = {**(NCCL if gpu == "emulated GPU" else SHARED), "GEOM_MPI_FAULT": fault}
-    finished = run("--model", MODEL, "--backend", "cuda", "--deadline", 2, "-o", "r.h5", ranks=2, folder=tmp_path, environment=environment)
+    finished = run(
+        "--model",
+        MODEL,
+        "--backend",
+        "cuda",
+        "--deadline",
+        2,
+        "-o",
+        "r.h5",
+        ranks=2,
+        folder=tmp_path,
+        environment=environment,
+    )
     assert finished.returncode != 0
     assert "exchange" in finished.stderr and re.search(r"rank [01]", finished.stderr)
     assert not (tmp_path / "r.h5").exists()
