@@ -119,6 +119,8 @@ Survey make_survey(const RunOptions& options, const Machine& machine) {
 
 void add_to_result(Survey& survey) {
     const std::string file = survey.run.file.string();
+    if (!std::filesystem::exists(survey.run.file))
+        throw Error(ExitCode::input, fmt::format("--add: {} is not there; without --add a run makes it", file));
     const ResultReader result(survey.run.file);
     const auto differences =
         differences_between(identity_of_text(result.text_attribute("", "identity")), survey.run.identity);

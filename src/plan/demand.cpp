@@ -103,6 +103,7 @@ public:
         std::vector<WeightFamily> loaded = whole_;
         for (const WeightFamily family : rising_) insert_rising(loaded, family);
         for (const WeightFamily family : whole_) part_of(family).whole.push_back(family);
+        for (const WeightFamily family : rising_) part_of(family).rising.push_back(family);
         for (const WeightFamily family : previous_) part_of(family).previous.push_back(family);
         if (heads_) {
             part_of(WeightFamily::q_proj).heads = true;

@@ -85,7 +85,8 @@ struct Part {
     std::vector<WeightFamily> previous;  ///< of these, wanted of the row before as well
     bool heads = false;                  ///< W_Q and W_K go to the owners of heads (where not whole: rows of a pass)
     std::vector<Visit> visits;
-    std::int64_t bytes = 0;  ///< as stored, in the first pass at most
+    std::int64_t bytes = 0;                 ///< as stored, in the first pass at most
+    std::vector<WeightFamily> rising = {};  ///< families that a rising sweep reads, rising
 };
 
 struct Demand {

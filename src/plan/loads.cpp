@@ -96,7 +96,7 @@ private:
         const std::vector<Part>& parts = demand_.rows[static_cast<std::size_t>(row)];
         return std::any_of(parts.begin(), parts.end(), [&](const Part& part) {
             const bool of_heads = family == WeightFamily::q_proj || family == WeightFamily::k_proj;
-            return (part.heads && of_heads) ||
+            return (part.heads && of_heads) || std::binary_search(part.rising.begin(), part.rising.end(), family) ||
                    (part.expert < 0 && std::binary_search(part.whole.begin(), part.whole.end(), family));
         });
     }

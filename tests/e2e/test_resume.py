@@ -180,7 +180,7 @@ def test_adding_to_a_result_of_another_run_is_refused_by_the_name_of_the_differe
 
 def test_adding_to_nothing_and_to_something_else_is_an_error_of_the_input(tmp_path):
     missing = start(tmp_path, "gram", "--add")
-    assert missing.returncode == 3 and "r.h5" in missing.stderr
+    assert missing.returncode == 3 and "--add: r.h5 is not there" in missing.stderr
     (tmp_path / "r.h5").write_text("precious")
     other = start(tmp_path, "gram", "--add")
     assert other.returncode == 3 and "r.h5" in other.stderr

@@ -61,6 +61,16 @@ TEST(Loads, a_halo_counts_what_its_owner_does_not_read) {
     EXPECT_EQ(loads[1].loads[0].repeated, (Families{WeightFamily::q_proj, WeightFamily::k_proj}));
 }
 
+TEST(Loads, what_its_owner_reads_in_a_rising_sweep_alone_is_not_counted_with_the_halo_again) {
+    ModelShape shape = model_of(small);
+    shape.layers.resize(2);
+    MeasureDemand rising = walk(shape);
+    rising.needs.together = {{WeightFamily::q_proj, WeightFamily::o_proj}};
+    const auto loads = loads_for(shape, {rising, steps(shape)}, 2);
+    ASSERT_EQ(rows_of(loads[1].loads), (Rows{0, 1}));
+    EXPECT_EQ(loads[1].loads[0].repeated, (Families{WeightFamily::q_proj, WeightFamily::o_proj}));
+}
+
 TEST(Loads, a_divided_layer_brings_of_the_layer_before_what_each_rank_needs) {
     ModelShape shape = model_of(small);
     shape.layers.resize(2);
