@@ -14,7 +14,7 @@ std::string loads_of(const RankPlan& rank, const ModelShape& shape) {
     std::int64_t first = -1, last = -1;
     for (const auto* loads : {&rank.loads, &rank.rising}) {
         for (const Load& load : *loads) {
-            if (load.of != UnitOf::layer || load.halo) continue;
+            if (load.of != UnitOf::layer || !load.repeated.empty()) continue;
             if (first < 0) first = shape.at(load.row).number;
             last = shape.at(load.row).number;
         }

@@ -19,8 +19,7 @@ std::int64_t blocks_of(const std::vector<GroupShare>& held) {
     return blocks;
 }
 
-// --- pairs of heads
-// ----------------------------------------------------------------------------------------------------
+// --- pairs of heads ------------------------------------------------------------------------------------------------
 
 // What measures owe of heads: by block of groups, then by left head, then by measure.
 class PairDemand {
@@ -97,8 +96,7 @@ private:
     std::map<std::pair<std::int64_t, std::int64_t>, std::map<std::int64_t, std::vector<Visit>>> owed_;
 };
 
-// --- memory
-// ------------------------------------------------------------------------------------------------------------
+// --- memory --------------------------------------------------------------------------------------------------------
 
 // Query heads and groups whose rows a pass reads.
 struct PassHeads {
@@ -268,7 +266,9 @@ Assignment assign(const PlanInput& input) {
         rank.rising = std::move(loads.rising);
         for (const Load& load : rank.loads) {
             if (!load.heads) continue;
-            Load later{UnitOf::layer, load.row, -1, {}, {}, true, false, false, {}};
+            Load later;
+            later.row = load.row;
+            later.heads = true;
             rank.later_loads.push_back(std::move(later));
         }
         assignment.plan.ranks.push_back(std::move(rank));
