@@ -13,9 +13,11 @@ namespace geom {
 
 namespace {
 
-std::string measure_list() {
+std::string measure_list(bool by_default) {
     std::string list;
-    for (const Measure& measure : measures()) list += fmt::format("{}{}", list.empty() ? "" : ",", measure.name);
+    for (const Measure& measure : measures()) {
+        if (measure.by_default || !by_default) list += fmt::format("{}{}", list.empty() ? "" : ",", measure.name);
+    }
     return list;
 }
 
@@ -57,7 +59,7 @@ void add_backend_option(CLI::App& app, std::string& backend) {
 }
 
 void add_work_options(CLI::App& app, RunOptions& run, RawValues& raw) {
-    app.add_option("-m,--measures", run.measures, fmt::format("measures to run (default {})", measure_list()))
+    app.add_option("-m,--measures", run.measures, fmt::format("measures to run (default {})", measure_list(true)))
         ->delimiter(',')
         ->type_name("NAME,...");
     app.add_option("--layers", raw.layers, "only layers A to B-1")->type_name("A:B");
@@ -65,6 +67,7 @@ void add_work_options(CLI::App& app, RunOptions& run, RawValues& raw) {
         ->capture_default_str()
         ->check(CLI::Range(1, 1 << 20))
         ->type_name("K");
+    app.add_flag("--legacy", run.legacy, "also what earlier scripts made of these measures, in the group legacy");
     app.add_option("--anchor", run.anchor, "decoder layer that the analysis compares the others with; -1: the last")
         ->capture_default_str()
         ->type_name("L");
@@ -128,7 +131,7 @@ void interpret(Options& options, const RawValues& raw) {
     for (const std::string& name : options.run.measures) {
         if (find_measure(name) == nullptr) {
             throw Error(ExitCode::usage, fmt::format("-m {}: this version has no measure of that name; it has {}", name,
-                                                     measure_list()));
+                                                     measure_list(false)));
         }
     }
     for (const std::string& backend : {options.run.backend, options.bench.backend}) {

@@ -25,7 +25,11 @@ std::vector<const Measure*> chosen_measures(const RunOptions& options) {
     for (const Measure& measure : measures()) {
         const bool named =
             std::find(options.measures.begin(), options.measures.end(), measure.name) != options.measures.end();
-        if (options.measures.empty() ? measure.by_default : named) chosen.push_back(&measure);
+        // legacy/NAME stands after NAME
+        const bool legacy = options.legacy && std::any_of(chosen.begin(), chosen.end(), [&](const Measure* other) {
+                                return measure.name == "legacy/" + std::string(other->name);
+                            });
+        if (legacy || (options.measures.empty() ? measure.by_default : named)) chosen.push_back(&measure);
     }
     return chosen;
 }
