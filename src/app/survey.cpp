@@ -173,8 +173,6 @@ Plan make_plan(const Survey& survey, const std::set<Unit>& done, int ranks) {
     input.device_budget = survey.machine.device_budget;
     input.device_process_bytes = gpu_reserve();
     input.exchange_on_host = !exchanges_on_device(survey.machine, ranks);
-    for (const Variable& variable : survey.run.schema.variables)
-        input.result_bytes += survey.run.schema.bytes_of(variable);
     for (const Variable& variable : survey.measured.variables)
         input.largest_variable = std::max(input.largest_variable, survey.measured.bytes_of(variable));
     return make_plan(input);

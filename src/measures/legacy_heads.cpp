@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "core/range.hpp"
+#include "measures/spectrum.hpp"
 
 namespace geom {
 
