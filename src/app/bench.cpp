@@ -84,8 +84,7 @@ private:
 
     std::string machine_text() const {
         return fmt::format("{}, {} thread{}, {}; {}, {}", backend_->device(), machine_.threads,
-                           machine_.threads == 1 ? "" : "s", machine_.amx ? "AMX bf16" : "no AMX", backend_->library(),
-                           GEOM_COMPILED);
+                           machine_.threads == 1 ? "" : "s", name_of(machine_.isa), backend_->library(), GEOM_COMPILED);
     }
 
     const BenchOptions& options_;

@@ -10,7 +10,6 @@
 
 #include "core/error.hpp"
 #include "core/host_name.hpp"
-#include "kernels/cpu/isa.hpp"
 
 namespace geom {
 
@@ -93,7 +92,7 @@ Machine inspect_machine(const MachineRequest& request, const Communicator& commu
     machine.host = host_name();
     const int offered = default_threads(communicator);  // collective: asked by every rank, whatever it was told
     machine.threads = request.threads > 0 ? request.threads : offered;
-    machine.amx = communicator.all_reduce_min(std::int64_t{have_amx_bf16() ? 1 : 0}) == 1;
+    machine.isa = static_cast<Isa>(communicator.all_reduce_min(static_cast<std::int64_t>(usable_isa())));
     if (request.gpus) find_gpu(machine, request.budget, communicator);
     machine.resident = communicator.all_reduce_max(resident_bytes());
     const std::int64_t free = std::min(proc_bytes("/proc/meminfo", "MemAvailable"), container_bytes());

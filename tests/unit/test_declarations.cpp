@@ -20,7 +20,7 @@ using namespace geom::test;
 
 namespace {
 
-const auto backend = make_cpu_backend(1, false);
+const auto backend = make_cpu_backend(1, Isa::portable);
 
 std::vector<Measure> all_measures() {
     std::vector<Measure> all(measures().begin(), measures().end());

@@ -25,7 +25,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-const auto backend = geom::make_cpu_backend(1, false);
+const auto backend = geom::make_cpu_backend(1, geom::Isa::portable);
 
 const fs::path golden = fs::path(GEOM_TEST_DATA) / "golden";
 constexpr Family dense[] = {Family::q_proj,    Family::k_proj,  Family::v_proj,    Family::o_proj,
