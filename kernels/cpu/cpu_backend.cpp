@@ -44,9 +44,17 @@ private:
     void do_tile_dots(const KvGroupBlocks& group, const HeadBlockFormat& format, std::span<double> out) override {
         cpu::tile_dots(group, format, out, workers_);
     }
+    void do_cross_dots(const KvGroupBlocks& left, const KvGroupBlocks& right, const HeadBlockFormat& format,
+                       std::span<double> out) override {
+        cpu::cross_dots(left, right, place_in(left, right, format), format, out, workers_);
+    }
     std::int64_t do_scratch_bytes(const HeadBlockFormat& format, std::int64_t /*layers*/,
                                   std::int64_t /*heads*/) const override {
         return workers_.size() * cpu::tile_dots_scratch(format);
+    }
+    std::int64_t do_cross_scratch_bytes(const HeadBlockFormat& format, std::int64_t layers, std::int64_t left_heads,
+                                        std::int64_t /*right_heads*/) const override {
+        return do_scratch_bytes(format, layers, left_heads);
     }
 
     Workers& workers_;

@@ -4,6 +4,7 @@
 #include "measures/gram.hpp"
 #include "measures/heads.hpp"
 #include "measures/legacy_heads.hpp"
+#include "measures/match.hpp"
 #include "measures/measure.hpp"
 
 namespace geom {
@@ -13,6 +14,7 @@ std::span<const Measure> measures() {
         gram_measure(),
         heads_measure(),
         legacy_heads_measure(),
+        match_measure(),
     };
     return all;
 }
