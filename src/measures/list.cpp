@@ -4,6 +4,7 @@
 #include "measures/gram.hpp"
 #include "measures/heads.hpp"
 #include "measures/measure.hpp"
+#include "measures/spectra.hpp"
 
 namespace geom {
 
@@ -11,6 +12,7 @@ std::span<const Measure> measures() {
     static const std::array all{
         gram_measure(),
         heads_measure(),
+        spectra_measure(),
     };
     return all;
 }
