@@ -1,6 +1,7 @@
 // Singular values of whole weight matrices in fp64: what the measure `spectra` is written with. Weights come as stored,
 // and their elements are widened exactly. The bits of a result depend on the matrix alone, never on the matrices beside
-// it, on threads or on ranks. Public verbs throw Error(internal) for operands that do not fit; bodies may rely on it.
+// it, on threads or on ranks. Public verbs throw Error(internal) for operands that do not fit
+// (bodies may rely on it) and Error(numerics) for NaN, infinity and failures to converge.
 //
 // Two ways to the singular values s of an m x n matrix A, k = min(m, n):
 //
@@ -27,7 +28,6 @@ struct MatrixSize {
 /// All min(m, n) singular values, descending, and how far they can be trusted.
 struct SingularValues {
     std::vector<double> values;
-    bool finite = true;       ///< false: the matrix holds NaN or infinity, and there are no values
     double square_error = 0;  ///< of the square of every value, at most; from a Gram matrix
     double error = 0;         ///< of every value, at most; from the matrix itself
 };

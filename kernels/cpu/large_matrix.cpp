@@ -1,11 +1,13 @@
 #include "kernels/cpu/large_matrix.hpp"
 
 #include <cblas.h>
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
+#include "core/error.hpp"
 #include "kernels/cpu/stored_rows.hpp"
 
 // LAPACK's reduction of a symmetric matrix to a band; LAPACKE does not name it.
@@ -33,6 +35,13 @@ void for_each_gram_panel(std::int64_t length, F f) {
 
 std::int64_t short_side(const MatrixSize& size) { return std::min(size.rows, size.cols); }
 std::int64_t long_side(const MatrixSize& size) { return std::max(size.rows, size.cols); }
+
+void check_finite(double number, const MatrixSize& size) {
+    if (std::isfinite(number)) return;
+    throw Error(ExitCode::numerics, fmt::format("a matrix of {} x {} holds NaN, infinity, or numbers whose squares are "
+                                                "beyond fp64",
+                                                size.rows, size.cols));
+}
 
 }  // namespace
 
@@ -122,8 +131,7 @@ SingularValues roots_of_gram(double* gram, std::int64_t n, const MatrixSize& siz
     SingularValues out;
     double trace = 0;
     for (std::int64_t i = 0; i < n; ++i) trace += gram[i + i * n];
-    out.finite = std::isfinite(trace);
-    if (!out.finite) return out;
+    check_finite(trace, size);
     double* squares = pieces.take(n);
     eigenvalues_of(gram, n, squares, pieces);
     const std::int64_t additions = gram_panel + 2 * ((long_side(size) + gram_panel - 1) / gram_panel);
@@ -197,8 +205,7 @@ SingularValues singular_values_of(const MatrixRef& a, double* r, Pieces pieces) 
     SingularValues out;
     const std::int64_t n = std::min(a.rows, a.cols);
     const double largest = largest_magnitude(a, pieces.next);
-    out.finite = std::isfinite(largest);
-    if (!out.finite) return out;
+    check_finite(largest, {a.rows, a.cols});
     out.values.resize(at(n));
     if (largest == 0) return out;
     int exponent = 0;

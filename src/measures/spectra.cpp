@@ -1,14 +1,12 @@
 #include "measures/spectra.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
+#include <array>
 #include <limits>
 #include <memory>
 #include <string>
 #include <utility>
 
-#include "core/error.hpp"
 #include "measures/spectral_figures.hpp"
 
 namespace geom {
@@ -214,12 +212,6 @@ Work spectra_work(const ModelShape& shape, std::span<const Unit> units) {
 
 // --- singular values -------------------------------------------------------------------------------------------------
 
-/// A matrix, and how a message calls it.
-struct NamedMatrix {
-    MatrixRef matrix;
-    std::string name;
-};
-
 /// A spectrum and its figures.
 struct Spectrum {
     std::vector<double> values;
@@ -232,33 +224,25 @@ bool too_doubtful(const SingularValues& spectrum) {
     return doubt.eff_rank > 1e-8 || doubt.least > 1e-3;
 }
 
-void check_finite(const SingularValues& spectrum, const std::string& name) {
-    if (spectrum.finite) return;
-    throw Error(ExitCode::numerics, fmt::format("{} holds NaN or infinity: it has no singular values", name));
-}
-
-void redo_directly(std::span<const NamedMatrix> matrices, std::vector<SingularValues>& spectra, Backend& backend) {
+void redo_directly(std::span<const MatrixRef> matrices, std::vector<SingularValues>& spectra, Backend& backend) {
     std::vector<std::size_t> doubtful;
     std::vector<MatrixRef> again;
     for (std::size_t i = 0; i < spectra.size(); ++i) {
         if (!too_doubtful(spectra[i])) continue;
         doubtful.push_back(i);
-        again.push_back(matrices[i].matrix);
+        again.push_back(matrices[i]);
     }
     std::vector<SingularValues> direct = backend.matrices().direct_singular_values(again);
     for (std::size_t i = 0; i < direct.size(); ++i) spectra[doubtful[i]] = std::move(direct[i]);
 }
 
-std::vector<Spectrum> spectra_of(std::span<const NamedMatrix> matrices, Backend& backend) {
-    std::vector<MatrixRef> refs;
-    for (const NamedMatrix& named : matrices) refs.push_back(named.matrix);
-    std::vector<SingularValues> spectra = backend.matrices().gram_singular_values(refs);
-    for (std::size_t i = 0; i < spectra.size(); ++i) check_finite(spectra[i], matrices[i].name);
+std::vector<Spectrum> spectra_of(std::span<const MatrixRef> matrices, Backend& backend) {
+    std::vector<SingularValues> spectra = backend.matrices().gram_singular_values(matrices);
     redo_directly(matrices, spectra, backend);
     std::vector<Spectrum> out(spectra.size());
     backend.workers().for_each(std::ssize(out), [&](std::int64_t i, int) {
         const auto at = static_cast<std::size_t>(i);
-        out[at].figures = figures_of(spectra[at], {refs[at].rows, refs[at].cols});
+        out[at].figures = figures_of(spectra[at], {matrices[at].rows, matrices[at].cols});
         out[at].values = std::move(spectra[at].values);
     });
     return out;
@@ -306,12 +290,9 @@ bool speaks_for_absent(const LayerShape& layer, WeightFamily family) {
 
 void emit_layer(const LayerVisit& visit, const MeasureContext& context) {
     const LayerShape& layer = context.shape.at(visit.row);
-    std::vector<NamedMatrix> matrices;
-    for (const Unit& unit : visit.units) {
-        const WeightFamily family = families[static_cast<std::size_t>(unit.second)];
-        matrices.push_back(
-            {visit.weights.matrix(family), fmt::format("{} of layer {}", name_of(family), layer.number)});
-    }
+    std::vector<MatrixRef> matrices;
+    for (const Unit& unit : visit.units)
+        matrices.push_back(visit.weights.matrix(families[static_cast<std::size_t>(unit.second)]));
     std::vector<Spectrum> spectra = spectra_of(matrices, context.backend);
     for (std::size_t i = 0; i < spectra.size(); ++i) {
         const Unit& unit = visit.units[i];
@@ -327,12 +308,8 @@ void emit_layer(const LayerVisit& visit, const MeasureContext& context) {
 }
 
 void emit_expert(const LayerVisit& visit, const MeasureContext& context) {
-    std::vector<NamedMatrix> matrices;
-    for (const WeightFamily family : expert_families) {
-        matrices.push_back(
-            {visit.weights.matrix(family, visit.index), fmt::format("{} of layer {}, expert {}", name_of(family),
-                                                                    context.shape.at(visit.row).number, visit.index)});
-    }
+    std::vector<MatrixRef> matrices;
+    for (const WeightFamily family : expert_families) matrices.push_back(visit.weights.matrix(family, visit.index));
     const std::vector<Spectrum> spectra = spectra_of(matrices, context.backend);
     const std::int64_t place = place_of(expert_rows(context.shape), visit.row);
     for (const Unit& unit : visit.units) {
@@ -350,15 +327,14 @@ class Strips {
 public:
     /// The spectrum, with the last strip.
     std::vector<Spectrum> add(const LayerVisit& visit, const WeightShape& global, Backend& backend) {
-        const NamedMatrix strip{visit.weights.rows(global.family, visit.rows), std::string(name_of(global.family))};
+        const MatrixRef strip = visit.weights.rows(global.family, visit.rows);
         if (!in_strips(global)) return spectra_of({&strip, 1}, backend);
         const bool first = visit.rows.begin == 0;
         if (first) gram_ = backend.matrices().allocate(8 * global.cols * global.cols);
-        backend.matrices().add_gram(strip.matrix, first, gram_.as<double>());
+        backend.matrices().add_gram(strip, first, gram_.as<double>());
         if (!visit.complete) return {};
         SingularValues values = backend.matrices().singular_values_of_gram(gram_.as<double>(), size_of_weight(global));
         gram_ = Buffer();
-        check_finite(values, strip.name);
         const auto figures = figures_of(values, size_of_weight(global));
         return {{std::move(values.values), figures}};
     }
