@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "core/error.hpp"
+#include "kernels/cpu/gram_tiles.hpp"
 #include "kernels/cpu/stored_rows.hpp"
 
 // LAPACK's reduction of a symmetric matrix to a band; LAPACKE does not name it.
@@ -47,39 +48,80 @@ void check_finite(double number, const MatrixSize& size) {
 
 // --- Gram matrices ---------------------------------------------------------------------------------------------------
 
-std::int64_t gram_scratch(const MatrixSize& size) { return short_side(size) * std::min(gram_panel, long_side(size)); }
+std::int64_t gram_scratch(const MatrixSize& size) {
+    const std::int64_t n = short_side(size), width = std::min(gram_panel, long_side(size));
+    return Pieces::size(n * width) + Pieces::size(packed_doubles(n, width));
+}
 
-void gram_of(const MatrixRef& a, double* gram, Pieces pieces) {
+void gram_of(const MatrixRef& a, GramPath path, double* gram, Pieces pieces) {
     const bool wide = a.rows <= a.cols;
-    const std::int64_t n = std::min(a.rows, a.cols);
-    double* panel_of_a = pieces.take(gram_scratch({a.rows, a.cols}));
-    for_each_gram_panel(std::max(a.rows, a.cols), [&](Range part) {
+    const std::int64_t n = std::min(a.rows, a.cols), length = std::max(a.rows, a.cols);
+    double* widened = pieces.take(n * std::min(gram_panel, length));
+    double* packed = pieces.next;
+    for_each_gram_panel(length, [&](Range part) {
+        const std::int64_t width = part.size();
         if (wide) {
-            widen(a, part, panel_of_a);
+            widen(a, part, widened);
         } else {
-            widen(rows_of(a, part), {0, a.cols}, panel_of_a);
+            widen(rows_of(a, part), {0, a.cols}, widened);
         }
-        const lapack_int width = narrow(part.size());
-        cblas_dsyrk(CblasColMajor, CblasLower, wide ? CblasTrans : CblasNoTrans, narrow(n), width, 1.0, panel_of_a,
-                    wide ? width : narrow(n), part.begin == 0 ? 0.0 : 1.0, gram, narrow(n));
+        const bool first = part.begin == 0;
+        if (path == GramPath::tiles) {
+            pack_slabs({widened, n, width, wide ? width : 1, wide ? 1 : n}, packed);
+            add_packed_product({packed, packed, {0, n}, {0, n}, width}, n, first, gram);
+        } else {
+            cblas_dsyrk(CblasColMajor, CblasLower, wide ? CblasTrans : CblasNoTrans, narrow(n), narrow(width), 1.0,
+                        widened, narrow(wide ? width : n), first ? 0.0 : 1.0, gram, narrow(n));
+        }
     });
 }
 
+namespace {
+
+/// Both operands of a tile, widened: column-major rows x width and cols x width.
+struct TileOperands {
+    const double* left;
+    const double* right;
+    std::int64_t width;
+};
+
+void add_library_tile(const TileOperands& x, const GramTile& tile, std::int64_t n, bool first, double* gram) {
+    const lapack_int rows = narrow(tile.rows.size()), cols = narrow(tile.cols.size()), width = narrow(x.width);
+    double* out = gram + tile.rows.begin + tile.cols.begin * n;
+    if (tile.rows.begin == tile.cols.begin) {
+        cblas_dsyrk(CblasColMajor, CblasLower, CblasNoTrans, rows, width, 1.0, x.left, rows, first ? 0.0 : 1.0, out,
+                    narrow(n));
+    } else {
+        cblas_dgemm(CblasColMajor, CblasNoTrans, CblasTrans, rows, cols, width, 1.0, x.left, rows, x.right, cols,
+                    first ? 0.0 : 1.0, out, narrow(n));
+    }
+}
+
+void add_packed_tile(const TileOperands& x, const GramTile& tile, std::int64_t n, bool first, double* gram,
+                     Pieces pieces) {
+    const std::int64_t rows = tile.rows.size(), cols = tile.cols.size();
+    double* left = pieces.take(packed_doubles(rows, x.width));
+    double* right = pieces.take(packed_doubles(cols, x.width));
+    pack_slabs({x.left, rows, x.width, 1, rows}, left);
+    pack_slabs({x.right, cols, x.width, 1, cols}, right);
+    add_packed_product({left, right, tile.rows, tile.cols, x.width}, n, first, gram);
+}
+
+}  // namespace
+
 void add_gram_tile(const MatrixRef& strip, const GramTile& tile, bool first, double* gram, Pieces pieces) {
-    const lapack_int m = narrow(tile.rows.size()), n = narrow(tile.cols.size()), ld = narrow(strip.cols);
     double* left = pieces.take(gram_tile * gram_panel);
     double* right = pieces.take(gram_tile * gram_panel);
-    double* out = gram + tile.rows.begin + tile.cols.begin * strip.cols;
     for_each_gram_panel(strip.rows, [&](Range part) {
-        const double keep = first && part.begin == 0 ? 0.0 : 1.0;
-        const lapack_int width = narrow(part.size());
         widen(rows_of(strip, part), tile.rows, left);
-        if (tile.rows.begin == tile.cols.begin) {
-            cblas_dsyrk(CblasColMajor, CblasLower, CblasNoTrans, m, width, 1.0, left, m, keep, out, ld);
-            return;
-        }
         widen(rows_of(strip, part), tile.cols, right);
-        cblas_dgemm(CblasColMajor, CblasNoTrans, CblasTrans, m, n, width, 1.0, left, m, right, n, keep, out, ld);
+        const TileOperands operands{left, right, part.size()};
+        const bool overwrite = first && part.begin == 0;
+        if (tile.path == GramPath::tiles) {
+            add_packed_tile(operands, tile, strip.cols, overwrite, gram, pieces);
+        } else {
+            add_library_tile(operands, tile, strip.cols, overwrite, gram);
+        }
     });
 }
 
@@ -163,6 +205,10 @@ double largest_magnitude(const MatrixRef& a, double* panel_of_a) {
     return largest;
 }
 
+std::int64_t panel_doubles(const MatrixSize& size) {
+    return Pieces::size(short_side(size) * std::min(gram_panel, long_side(size)));
+}
+
 /// `part` of the long side of a, times `scale`, as the rows of a column-major matrix.
 void long_rows(const MatrixRef& a, Range part, double scale, double* rows, double* widened) {
     const std::int64_t width = part.size(), n = std::min(a.rows, a.cols);
@@ -179,7 +225,7 @@ void long_rows(const MatrixRef& a, Range part, double scale, double* rows, doubl
 
 /// R of the QR factorisation of the long side's rows, a panel after the other: [R; panel] = Q R.
 void triangle_of(const MatrixRef& a, double scale, double* r, Pieces pieces) {
-    const std::int64_t n = std::min(a.rows, a.cols), panel_size = gram_scratch({a.rows, a.cols});
+    const std::int64_t n = std::min(a.rows, a.cols), panel_size = panel_doubles({a.rows, a.cols});
     const std::int64_t width = std::min(qr_block, n);
     double* rows = pieces.take(panel_size);
     double* widened = pieces.take(panel_size);
@@ -197,7 +243,7 @@ void triangle_of(const MatrixRef& a, double scale, double* r, Pieces pieces) {
 }  // namespace
 
 std::int64_t direct_scratch(const MatrixSize& size) {
-    const std::int64_t n = short_side(size), panel_size = gram_scratch(size);
+    const std::int64_t n = short_side(size), panel_size = panel_doubles(size);
     return std::max(2 * panel_size + 2 * qr_block * n, 5 * n + 2 * block * n) + panel + 128;
 }
 

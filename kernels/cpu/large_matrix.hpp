@@ -11,22 +11,26 @@
 
 namespace geom::cpu {
 
+/// What multiplies: OpenBLAS, or gram_tiles.hpp where have_gram_tiles().
+enum class GramPath : std::uint8_t { library, tiles };
+
 /// Columns of the long side that are widened, and summed, at a time.
 inline constexpr std::int64_t gram_panel = 256;
 
 /// The lower triangle of gram = A A^T, or A^T A where A has more rows than columns; column-major without gaps.
 /// `pieces` has gram_scratch doubles.
-void gram_of(const MatrixRef& a, double* gram, Pieces pieces);
+void gram_of(const MatrixRef& a, GramPath path, double* gram, Pieces pieces);
 std::int64_t gram_scratch(const MatrixSize& size);
 
-/// Rows `of` and columns `of` x `with` of the lower triangle of gram (+)= S^T S, n x n, where `with` is `of` or lies
-/// before it. `pieces` has tile_scratch() doubles for at most `gram_tile` rows and columns.
-inline constexpr std::int64_t gram_tile = 512;
+/// Some rows and columns of the lower triangle of gram (+)= S^T S, n x n: `cols` is `rows` or lies before it, both are
+/// at most `gram_tile` long. `pieces` has tile_scratch() doubles.
+inline constexpr std::int64_t gram_tile = 480;
 struct GramTile {
     Range rows, cols;
+    GramPath path = GramPath::library;
 };
 void add_gram_tile(const MatrixRef& strip, const GramTile& tile, bool first, double* gram, Pieces pieces);
-inline std::int64_t tile_scratch() { return 2 * gram_tile * gram_panel; }
+inline std::int64_t tile_scratch() { return 4 * gram_tile * gram_panel; }
 
 /// The roots of the largest eigenvalues of a Gram matrix of order n of a matrix of this size, and their floor (see
 /// kernels/matrices.hpp). Destroys gram; `pieces` has eigenvalue_scratch(n) doubles.

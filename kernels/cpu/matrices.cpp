@@ -5,6 +5,7 @@
 #include <functional>
 #include <numeric>
 
+#include "kernels/cpu/gram_tiles.hpp"
 #include "kernels/cpu/large_matrix.hpp"
 
 namespace geom::cpu {
@@ -43,9 +44,9 @@ bool in_range(const double* gram, std::int64_t n) {
     return trace > 1e-200 && trace < 1e200;
 }
 
-SingularValues by_gram(const MatrixRef& matrix, double* square, Pieces pieces) {
+SingularValues by_gram(const MatrixRef& matrix, GramPath path, double* square, Pieces pieces) {
     const MatrixSize size = size_of_matrix(matrix);
-    gram_of(matrix, square, pieces);
+    gram_of(matrix, path, square, pieces);
     if (!in_range(square, order_of(size))) return singular_values_of(matrix, square, pieces);
     return roots_of_gram(square, order_of(size), size, pieces);
 }
@@ -77,6 +78,9 @@ std::vector<SingularValues> side_by_side(std::span<const MatrixRef> matrices, Wo
 
 }  // namespace
 
+CpuMatrices::CpuMatrices(Workers& workers)
+    : CpuMatrices(workers, have_gram_tiles() ? GramPath::tiles : GramPath::library) {}
+
 Buffer CpuMatrices::allocate(std::int64_t bytes) { return allocate_host(bytes); }
 
 // As many as there are threads, the largest.
@@ -94,7 +98,9 @@ MatricesScratch CpuMatrices::strip_scratch(const MatrixSize& strip) const {
 }
 
 std::vector<SingularValues> CpuMatrices::do_gram_singular_values(std::span<const MatrixRef> matrices) {
-    return side_by_side(matrices, workers_, by_gram);
+    return side_by_side(matrices, workers_, [this](const MatrixRef& matrix, double* square, Pieces pieces) {
+        return by_gram(matrix, path_, square, pieces);
+    });
 }
 
 std::vector<SingularValues> CpuMatrices::do_direct_singular_values(std::span<const MatrixRef> matrices) {
@@ -105,7 +111,7 @@ void CpuMatrices::do_add_gram(const MatrixRef& strip, bool first, double* gram) 
     std::vector<GramTile> tiles;
     const auto part = [&](std::int64_t begin) { return Range{begin, std::min(begin + gram_tile, strip.cols)}; };
     for (std::int64_t j = 0; j < strip.cols; j += gram_tile) {
-        for (std::int64_t i = j; i < strip.cols; i += gram_tile) tiles.push_back({part(i), part(j)});
+        for (std::int64_t i = j; i < strip.cols; i += gram_tile) tiles.push_back({part(i), part(j), path_});
     }
     std::vector<Buffer> scratch(at(workers_.size()));
     workers_.for_each(std::ssize(tiles), [&](std::int64_t i, int worker) {

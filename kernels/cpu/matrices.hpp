@@ -2,6 +2,7 @@
 // of its Gram matrix whose size is fixed.
 #pragma once
 
+#include "kernels/cpu/large_matrix.hpp"
 #include "kernels/matrices.hpp"
 #include "kernels/workers.hpp"
 
@@ -9,7 +10,9 @@ namespace geom::cpu {
 
 class CpuMatrices final : public Matrices {
 public:
-    explicit CpuMatrices(Workers& workers) : workers_(workers) {}
+    /// The path that is quicker here.
+    explicit CpuMatrices(Workers& workers);
+    CpuMatrices(Workers& workers, GramPath path) : workers_(workers), path_(path) {}
 
     Buffer allocate(std::int64_t bytes) override;
     MatricesScratch scratch(std::span<const MatrixSize> sizes) const override;
@@ -22,6 +25,7 @@ private:
     SingularValues do_singular_values_of_gram(double* gram, const MatrixSize& size) override;
 
     Workers& workers_;
+    GramPath path_;
 };
 
 }  // namespace geom::cpu

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "kernels/backend.hpp"
+#include "kernels/cpu/matrices.hpp"
 #include "measures/spectral_figures.hpp"
 #include "measures/spectrum.hpp"
 #include "support/error_of.hpp"
@@ -219,6 +220,30 @@ TEST_F(MatricesVerbs, strips_of_rows_add_up_to_the_matrix_to_the_same_bits_on_an
     }
     const Matrix wide = random(20, 50, 14);  // fewer rows than columns: the rest of the Gram matrix's values are zeros
     expect_within(by_strips(*backend_, Stored(wide), 8), lapack_values(wide));
+}
+
+TEST_F(MatricesVerbs, OpenBLAS_and_tiles_of_AVX_512_add_up_the_same_sums) {
+    cpu::CpuMatrices library(backend_->workers(), cpu::GramPath::library);
+    for (const auto& [rows, cols] : std::vector<std::pair<std::int64_t, std::int64_t>>{
+             {1, 300}, {23, 25}, {24, 600}, {600, 49}, {520, 530}, {1000, 497}}) {
+        const Matrix a = random(rows, cols, 17);
+        const Stored stored(a);
+        const MatrixRef ref = stored.ref();
+        const auto expected = lapack_values(a);
+        expect_within(library.gram_singular_values({&ref, 1})[0], expected);
+        expect_within(matrices_.gram_singular_values({&ref, 1})[0], expected);
+        for (Matrices* matrices : {static_cast<Matrices*>(&library), &matrices_}) {
+            Matrix sums(cols, cols);
+            matrices->add_gram(ref, true, sums.data.data());
+            for (std::int64_t j = 0; j < cols; j += 7) {
+                for (std::int64_t i = j; i < cols; i += 5) {
+                    double product = 0;
+                    for (std::int64_t k = 0; k < rows; ++k) product += a(k, i) * a(k, j);
+                    ASSERT_NEAR(sums(i, j), product, 1e-13 * static_cast<double>(rows + 10)) << i << ", " << j;
+                }
+            }
+        }
+    }
 }
 
 TEST_F(MatricesVerbs, stored_types_are_widened_exactly) {
