@@ -7,6 +7,7 @@
 #include "kernels/cpu/dense_batch.hpp"
 #include "kernels/cpu/isa.hpp"
 #include "kernels/cpu/library_gemm.hpp"
+#include "kernels/cpu/matrices.hpp"
 #include "kernels/cpu/tile_dots.hpp"
 #include "kernels/workers.hpp"
 
@@ -63,7 +64,8 @@ private:
 
 class CpuBackend final : public Backend {
 public:
-    CpuBackend(int threads, Isa isa) : workers_(threads), head_products_(workers_, isa), dense_(workers_), isa_(isa) {}
+    CpuBackend(int threads, Isa isa)
+        : workers_(threads), head_products_(workers_, isa), dense_(workers_), matrices_(workers_), isa_(isa) {}
 
     std::string name() const override { return "cpu"; }
     std::string device() const override {
@@ -77,6 +79,7 @@ public:
     Workers& workers() override { return workers_; }
     Queue& queue() override { return host_queue(); }
     DenseBatch& dense() override { return dense_; }
+    Matrices& matrices() override { return matrices_; }
     std::int64_t finished() const override { return workers_.finished(); }
     Buffer allocate(std::int64_t bytes) override { return allocate_host(bytes); }
     std::unique_ptr<InputBuffer> input_buffer(std::int64_t bytes) override {
@@ -95,6 +98,7 @@ private:
     Workers workers_;
     CpuHeadProducts head_products_;
     cpu::CpuDenseBatch dense_;
+    cpu::CpuMatrices matrices_;
     Isa isa_;
 };
 

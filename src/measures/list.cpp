@@ -6,6 +6,7 @@
 #include "measures/legacy_heads.hpp"
 #include "measures/match.hpp"
 #include "measures/measure.hpp"
+#include "measures/spectra.hpp"
 
 namespace geom {
 
@@ -15,6 +16,7 @@ std::span<const Measure> measures() {
         heads_measure(),
         legacy_heads_measure(),
         match_measure(),
+        spectra_measure(),
     };
     return all;
 }
