@@ -65,7 +65,7 @@ private:
 class CpuBackend final : public Backend {
 public:
     CpuBackend(int threads, Isa isa)
-        : workers_(threads), head_products_(workers_, isa), dense_(workers_), matrices_(workers_), isa_(isa) {}
+        : workers_(threads), head_products_(workers_, isa), dense_(workers_), matrices_(workers_, isa), isa_(isa) {}
 
     std::string name() const override { return "cpu"; }
     std::string device() const override {

@@ -1,6 +1,6 @@
-// Symmetric products P P^T of panels in fp64, for processors with AVX-512: tiles of 24 x 8 that stay in registers.
-// OpenBLAS chooses kernels by the processor's name, and for one that it does not know (0.3.21: Zen 4 and 5) those of
-// AVX2, at half the rate.
+// Symmetric products P P^T of panels in fp64, for processors with AVX-512 (Isa::avx512): tiles of 24 x 8 that stay in
+// registers. OpenBLAS chooses kernels by the processor's name, and for one that it does not know (0.3.21: Zen 4 and 5)
+// those of AVX2, at half the rate.
 //
 // A panel of `width` columns is packed in slabs of 24 rows, padded with zeros, one column after the other; a slab
 // serves as the left operand, three registers a column, and as the right one, number by number:
@@ -15,9 +15,6 @@
 namespace geom::cpu {
 
 inline constexpr std::int64_t slab_rows = 24;
-
-/// Asks the processor, once.
-bool have_gram_tiles();
 
 inline std::int64_t packed_doubles(std::int64_t rows, std::int64_t width) {
     return (rows + slab_rows - 1) / slab_rows * slab_rows * width;

@@ -11,7 +11,7 @@
 
 namespace geom::cpu {
 
-/// What multiplies: OpenBLAS, or gram_tiles.hpp where have_gram_tiles().
+/// What multiplies: OpenBLAS, or gram_tiles.hpp where there is AVX-512.
 enum class GramPath : std::uint8_t { library, tiles };
 
 /// Columns of the long side that are widened, and summed, at a time.

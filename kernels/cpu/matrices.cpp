@@ -78,8 +78,8 @@ std::vector<SingularValues> side_by_side(std::span<const MatrixRef> matrices, Wo
 
 }  // namespace
 
-CpuMatrices::CpuMatrices(Workers& workers)
-    : CpuMatrices(workers, have_gram_tiles() ? GramPath::tiles : GramPath::library) {}
+CpuMatrices::CpuMatrices(Workers& workers, Isa isa)
+    : workers_(workers), path_(isa >= Isa::avx512 ? GramPath::tiles : GramPath::library) {}
 
 Buffer CpuMatrices::allocate(std::int64_t bytes) { return allocate_host(bytes); }
 

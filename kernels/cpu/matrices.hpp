@@ -2,6 +2,7 @@
 // of its Gram matrix whose size is fixed.
 #pragma once
 
+#include "kernels/cpu/isa.hpp"
 #include "kernels/cpu/large_matrix.hpp"
 #include "kernels/matrices.hpp"
 #include "kernels/workers.hpp"
@@ -10,9 +11,8 @@ namespace geom::cpu {
 
 class CpuMatrices final : public Matrices {
 public:
-    /// The path that is quicker here.
-    explicit CpuMatrices(Workers& workers);
-    CpuMatrices(Workers& workers, GramPath path) : workers_(workers), path_(path) {}
+    /// Tiles where `isa` has AVX-512, which all ranks of a job must answer alike for results to be the same bits.
+    CpuMatrices(Workers& workers, Isa isa);
 
     Buffer allocate(std::int64_t bytes) override;
     MatricesScratch scratch(std::span<const MatrixSize> sizes) const override;

@@ -9,7 +9,7 @@ namespace geom::cuda {
 
 class HostMatrices final : public Matrices {
 public:
-    HostMatrices(Queue& queue, Workers& workers) : queue_(queue), host_(workers) {}
+    HostMatrices(Queue& queue, Workers& workers) : queue_(queue), host_(workers, usable_isa()) {}
 
     Buffer allocate(std::int64_t bytes) override { return host_.allocate(bytes); }
     MatricesScratch scratch(std::span<const MatrixSize> sizes) const override;

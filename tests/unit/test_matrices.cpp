@@ -67,7 +67,7 @@ Matrix with_values(const std::vector<double>& values, std::int64_t rows, std::in
 
 class MatricesVerbs : public ::testing::Test {
 protected:
-    std::unique_ptr<Backend> backend_ = make_cpu_backend(2, false);
+    std::unique_ptr<Backend> backend_ = make_cpu_backend(2, processor_isa());
     Matrices& matrices_ = backend_->matrices();
 
     SingularValues gram(const Matrix& a) {
@@ -192,7 +192,7 @@ TEST_F(MatricesVerbs, a_matrix_has_the_same_bits_whatever_is_beside_it_and_on_an
     const auto direct_together = matrices_.direct_singular_values(refs);
     EXPECT_EQ(together[1].values, together[3].values);
     for (const int threads : {1, 3}) {
-        const auto other = make_cpu_backend(threads, false);
+        const auto other = make_cpu_backend(threads, processor_isa());
         for (std::size_t i = 0; i < refs.size(); ++i) {
             EXPECT_EQ(other->matrices().gram_singular_values({&refs[i], 1})[0].values, together[i].values);
             EXPECT_EQ(other->matrices().direct_singular_values({&refs[i], 1})[0].values, direct_together[i].values);
@@ -210,7 +210,7 @@ SingularValues by_strips(Backend& backend, const Stored& stored, std::int64_t ro
 }
 
 TEST_F(MatricesVerbs, strips_of_rows_add_up_to_the_matrix_to_the_same_bits_on_any_number_of_threads) {
-    const auto other = make_cpu_backend(3, false);
+    const auto other = make_cpu_backend(3, processor_isa());
     for (const std::int64_t cols : {40, 700}) {  // one tile, and three
         const Matrix a = random(1000, cols, 13);
         const Stored stored(a);
@@ -223,7 +223,7 @@ TEST_F(MatricesVerbs, strips_of_rows_add_up_to_the_matrix_to_the_same_bits_on_an
 }
 
 TEST_F(MatricesVerbs, OpenBLAS_and_tiles_of_AVX_512_add_up_the_same_sums) {
-    cpu::CpuMatrices library(backend_->workers(), cpu::GramPath::library);
+    cpu::CpuMatrices library(backend_->workers(), Isa::portable);
     for (const auto& [rows, cols] : std::vector<std::pair<std::int64_t, std::int64_t>>{
              {1, 300}, {23, 25}, {24, 600}, {600, 49}, {520, 530}, {1000, 497}}) {
         const Matrix a = random(rows, cols, 17);

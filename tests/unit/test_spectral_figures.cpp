@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "kernels/backend.hpp"
+#include "kernels/cpu/isa.hpp"
 #include "measures/marchenko_pastur.hpp"
 #include "measures/power_law.hpp"
 #include "measures/spectral_figures.hpp"
@@ -33,7 +34,7 @@ std::map<std::string, double> figures(std::vector<double> values, const MatrixSi
 }
 
 std::vector<double> values_of(const Matrix& a) {
-    const auto backend = make_cpu_backend(1, false);
+    const auto backend = make_cpu_backend(1, processor_isa());
     const MatrixRef ref{reinterpret_cast<const std::byte*>(a.data.data()), DType::f64, a.cols, a.rows};
     return backend->matrices().gram_singular_values({&ref, 1})[0].values;
 }

@@ -3,7 +3,6 @@
 
 namespace geom::cpu {
 
-bool have_gram_tiles() { return false; }
 void pack_slabs(const Panel& /*panel*/, double* /*packed*/) {}
 void add_packed_product(const PackedPair& /*pair*/, std::int64_t /*n*/, bool /*first*/, double* /*gram*/) {}
 

@@ -52,12 +52,6 @@ std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 
 }  // namespace
 
-bool have_gram_tiles() {
-    static const bool have = __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
-                             __builtin_cpu_supports("avx512dq") != 0 && __builtin_cpu_supports("avx512vl") != 0;
-    return have;
-}
-
 void pack_slabs(const Panel& panel, double* packed) {
     for (std::int64_t begin = 0; begin < panel.rows; begin += slab_rows, packed += slab_rows * panel.width) {
         const std::int64_t rows = smaller(slab_rows, panel.rows - begin);
