@@ -65,6 +65,9 @@ void add_work_options(CLI::App& app, RunOptions& run, RawValues& raw) {
         ->capture_default_str()
         ->check(CLI::Range(1, 1 << 20))
         ->type_name("K");
+    app.add_option("--anchor", run.anchor, "decoder layer that the analysis compares the others with; -1: the last")
+        ->capture_default_str()
+        ->type_name("L");
     add_backend_option(app, run.backend);
     app.add_option("--memory-budget", raw.memory_budget,
                    "memory a rank may use, of the host and of its GPU each, e.g. 8GiB (default 0.8 of what is free)")

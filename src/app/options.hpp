@@ -20,6 +20,7 @@ struct RunOptions {
     std::string backend = "auto";
     std::optional<Range> layers;
     std::int64_t top_k = 8;
+    std::int64_t anchor = -1;
     std::int64_t memory_budget = 0;  ///< bytes a rank; 0: what the node gives
     int threads = 0;                 ///< a rank; 0: what the node gives
     double deadline = 600.0;

@@ -12,7 +12,7 @@
 #include "app/options.hpp"
 #include "core/error.hpp"
 #include "core/progress.hpp"
-#include "derivations/analysis.hpp"
+#include "derivations/cosines.hpp"
 #include "output/result_file.hpp"
 
 namespace geom {

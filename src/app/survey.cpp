@@ -8,6 +8,7 @@
 #include "checkpoint/describe_shape.hpp"
 #include "core/crc32c.hpp"
 #include "core/error.hpp"
+#include "derivations/analysis.hpp"
 #include "output/result_file.hpp"
 #include "output/run_record.hpp"
 
@@ -110,6 +111,8 @@ Survey make_survey(const RunOptions& options, const Machine& machine) {
     survey.run.file = output_file(options, survey.checkpoint);
     survey.run.identity = identity_of(survey);
     declare(survey);
+    survey.derivation_settings = {options.anchor};
+    check_anchor(with_derivations(survey.measured), survey.derivation_settings);
     return survey;
 }
 

@@ -3,11 +3,13 @@
 
 #include "derivations/analysis.hpp"
 #include "derivations/derivation.hpp"
+#include "derivations/matching.hpp"
 
 namespace geom {
 
 std::span<const Derivation> derivations() {
     static const std::array all{
+        matching_derivation(),
         analysis_derivation(),
     };
     return all;

@@ -88,6 +88,8 @@ std::vector<Attribute> root_attributes(const RunRecord& run) {
         {"", "layers", fmt::format("{}:{}", run.layers.begin, run.layers.end)},
         {"", "heads", run.heads},
         {"", "hidden", run.hidden},
+        {"", "group_size", run.group_size},
+        {"", "anchor", run.anchor},
         {"", "measures", fmt::format("{}", fmt::join(run.measures, ","))},
         {"", "ranks", run.ranks},
         {"", "backend", run.backend},

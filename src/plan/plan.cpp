@@ -56,12 +56,28 @@ public:
                                 [&](const GroupShare& held) { return held.group == group; }) -
                    pass.held.begin();
         };
-        for (const PairBlock& block : blocks)
-            pass.visits.push_back({place(block.left), place(block.right), block.heads, visits_of(block)});
+        for (const PairBlock& block : blocks) {
+            const std::int64_t left = place(block.left);
+            for (const PairBlock& run : runs_in(pass.held[static_cast<std::size_t>(left)], block))
+                pass.visits.push_back({left, place(block.right), run.heads, visits_of(run)});
+        }
         return pass;
     }
 
 private:
+    // The block, or where other blocks hold heads between its own, what lies one after the other in memory.
+    static std::vector<PairBlock> runs_in(const GroupShare& held, const PairBlock& block) {
+        std::vector<PairBlock> runs;
+        auto at = held.heads.begin();
+        for (const std::int64_t head : block.heads) {
+            const auto found = std::find(at, held.heads.end(), head);
+            if (runs.empty() || found != at) runs.push_back({block.left, block.right, {}});
+            runs.back().heads.push_back(head);
+            at = found + 1;
+        }
+        return runs;
+    }
+
     std::vector<Visit> visits_of(const PairBlock& block) const {
         std::map<std::int64_t, Visit> by_measure;
         for (const std::int64_t head : block.heads) {
@@ -281,6 +297,12 @@ Assignment assign(const PlanInput& input) {
                     std::max(memory.scratch, memory.products) + memory.results + memory.transit));
 }
 
+// Numbers of passes that are tried: one more each time, then a sixteenth more, so that thousands are planned in a
+// second.
+std::int64_t more_passes(std::int64_t passes, std::int64_t most) {
+    return std::min(most, passes + std::max<std::int64_t>(1, passes / 16));
+}
+
 template <class F>
 double largest_over_mean(const std::vector<RankPlan>& ranks, F&& value) {
     double largest = 0.0, sum = 0.0;
@@ -304,17 +326,21 @@ Plan make_plan(const PlanInput& input) {
     const auto fits = [&](const Plan& plan) {
         return plan.peak_bytes() <= input.budget && (!input.device || plan.peak_device_bytes() <= input.device_budget);
     };
-    Plan plan;
-    for (std::int64_t passes = 1; passes <= most_passes; ++passes) {
-        plan = plan_with(assignment, passes, false);
-        if (!fits(plan)) continue;
-        const bool rising = std::any_of(plan.ranks.begin(), plan.ranks.end(),
-                                        [](const RankPlan& rank) { return !rank.rising.empty(); });
-        if (!rising) return plan;
-        Plan resident = plan_with(assignment, passes, true);
-        return fits(resident) ? resident : plan;
+    std::int64_t passes = 1;
+    Plan plan = plan_with(assignment, passes, false);
+    if (!fits(plan)) {
+        // No number of passes takes less memory than the most: a hopeless budget is told at once.
+        if (const Plan smallest = plan_with(assignment, most_passes, false); !fits(smallest)) too_small(smallest);
     }
-    too_small(plan);
+    while (!fits(plan)) {
+        passes = more_passes(passes, most_passes);
+        plan = plan_with(assignment, passes, false);
+    }
+    const bool rising =
+        std::any_of(plan.ranks.begin(), plan.ranks.end(), [](const RankPlan& rank) { return !rank.rising.empty(); });
+    if (!rising) return plan;
+    Plan resident = plan_with(assignment, passes, true);
+    return fits(resident) ? resident : plan;
 }
 
 std::int64_t RankPlan::flops() const {

@@ -47,7 +47,7 @@ struct PlanInput {
 /// Held blocks that are looked at together.
 struct PairVisit {
     std::int64_t left = 0, right = 0;  ///< indices into PairPass::held
-    std::vector<std::int64_t> heads;   ///< of the left group, rising
+    std::vector<std::int64_t> heads;   ///< of the left group, rising, one after the other in what is held of it
     std::vector<Visit> visits;
 };
 

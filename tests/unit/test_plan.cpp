@@ -135,6 +135,21 @@ TEST(Plan, a_run_resumed_under_the_same_tight_budget_is_planned) {
     expect_sound(make_plan(in));
 }
 
+TEST(Plan, heads_that_are_left_of_a_group_are_looked_at_as_they_lie_in_memory) {
+    // Heads 1 and 3 of group 0 are owed against their own group, all of them against group 1: 0 1 2 3 are held.
+    const ModelShape shape = model_of({2, 8, 2, 8, 16, 64});
+    MeasureDemand pairs = all_pairs(shape);
+    std::erase_if(pairs.owed, [](const Unit& unit) { return unit.second == 0 && unit.first % 2 == 0; });
+    const Plan plan = make_plan(input_of(shape, {same_head({1, 3}), pairs}, 1));
+    expect_sound(plan);
+    const auto& visits = plan.ranks[0].passes[0].visits;
+    ASSERT_EQ(visits.size(), 4U);
+    EXPECT_EQ(visits[0].heads, (std::vector<std::int64_t>{1}));
+    EXPECT_EQ(visits[1].heads, (std::vector<std::int64_t>{3}));
+    EXPECT_EQ(visits[2].heads, (std::vector<std::int64_t>{0, 1, 2, 3}));
+    EXPECT_EQ(visits[3].heads, (std::vector<std::int64_t>{4, 5, 6, 7}));
+}
+
 TEST(Plan, more_passes_read_only_the_rows_that_they_need) {
     PlanInput in = qwen(1);
     in.budget = make_plan(in).peak_bytes() / 2;
@@ -175,6 +190,27 @@ TEST(Plan, a_budget_too_small_for_one_head_is_an_error_with_both_numbers) {
     const std::string before = message.substr(0, message.find(" bytes are needed"));
     in.budget = std::stoll(before.substr(before.rfind(' ') + 1));
     EXPECT_EQ(make_plan(in).peak_bytes(), in.budget) << "the number it names is enough, and no more than that";
+}
+
+TEST(Plan, thousands_of_passes_are_planned_in_seconds) {
+    // 64 groups of one head against each other: 2080 blocks on one rank.
+    const ModelShape shape = model_of({80, 64, 64, 128, 8192, 28672});
+    PlanInput in = input_of(shape, {all_pairs(shape)}, 1);
+    const auto timed = [&](const auto& action) {
+        const auto start = std::chrono::steady_clock::now();
+        action();
+        EXPECT_LT(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), 20.0);
+    };
+    in.budget = 1 << 20;
+    std::string message;
+    timed([&] { message = error_of([&] { make_plan(in); }, ExitCode::usage); });
+    const std::string before = message.substr(0, message.find(" bytes are needed"));
+    in.budget = std::stoll(before.substr(before.rfind(' ') + 1));
+    timed([&] {
+        const Plan plan = make_plan(in);
+        EXPECT_EQ(plan.passes, 2080);
+        EXPECT_EQ(plan.peak_bytes(), in.budget);
+    });
 }
 
 // The same run on GPUs.
