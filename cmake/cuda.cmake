@@ -2,7 +2,7 @@
 #   AUTO      ON where nvcc, cuBLAS and cuSOLVER are found, else OFF
 #   ON        nvcc; NCCL where it is found
 #   OFF       absent.cpp of both folders
-#   EMULATED  the same sources for a processor, on tests/gpu/emulator: for tests where there is no GPU. Needs the CUDA
+#   EMULATED  the same sources for a processor, on tests/emulator: for tests where there is no GPU. Needs the CUDA
 #             headers (and NCCL's), no compiler, library or driver of CUDA.
 set(GEOM_CUDA AUTO CACHE STRING "CUDA: AUTO, ON, OFF, or EMULATED (tests without a GPU)")
 set_property(CACHE GEOM_CUDA PROPERTY STRINGS AUTO ON OFF EMULATED)
@@ -125,16 +125,16 @@ function(use_gpu target)
     endif()
   elseif(GEOM_CUDA_MODE STREQUAL EMULATED)
     # before all others: there lies another kernels/cuda/launch.cuh
-    target_include_directories(${target} BEFORE PRIVATE ${PROJECT_SOURCE_DIR}/tests/gpu/emulator/include)
+    target_include_directories(${target} BEFORE PRIVATE ${PROJECT_SOURCE_DIR}/tests/emulator/include)
     target_include_directories(${target} SYSTEM PRIVATE ${CUDA_HEADERS} ${NCCL_INCLUDE})
     target_link_libraries(${target} PRIVATE emulator ${CMAKE_DL_LIBS})
   endif()
 endfunction()
 
 if(GEOM_CUDA_MODE STREQUAL EMULATED)
-  file(GLOB emulator CONFIGURE_DEPENDS tests/gpu/emulator/*.cpp)
+  file(GLOB emulator CONFIGURE_DEPENDS tests/emulator/*.cpp)
   add_library(emulator STATIC ${emulator})
-  target_include_directories(emulator BEFORE PRIVATE tests/gpu/emulator/include)
+  target_include_directories(emulator BEFORE PRIVATE tests/emulator/include)
   target_include_directories(emulator PRIVATE tests src ${PROJECT_SOURCE_DIR})
   target_include_directories(emulator SYSTEM PRIVATE ${CUDA_HEADERS} ${NCCL_INCLUDE} ${LAPACKE_INCLUDE})
   target_link_libraries(emulator PRIVATE geom_flags fmt::fmt Threads::Threads MPI::MPI_C ${LAPACKE_LIBRARY}

@@ -10,6 +10,7 @@
 
 #include "core/buffer.hpp"
 #include "core/queue.hpp"
+#include "kernels/cpu/isa.hpp"
 #include "kernels/dense_batch.hpp"
 #include "kernels/head_products.hpp"
 #include "kernels/input_buffer.hpp"
@@ -49,8 +50,8 @@ public:
     virtual Yardstick large_copy(std::int64_t bytes) = 0;         ///< inside the backend's memory
 };
 
-/// The CPU backend with `threads` threads. `amx`: whether products of bf16 may use AMX tiles, which all ranks of a job
-/// must answer alike for results to be the same bits; have_amx_bf16() says what this processor can.
-std::unique_ptr<Backend> make_cpu_backend(int threads, bool amx);
+/// The CPU backend with `threads` threads, whose products of head blocks use instructions of `isa`: one that this
+/// processor has (usable_isa()), and the same on all ranks of a job for results to be the same bits.
+std::unique_ptr<Backend> make_cpu_backend(int threads, Isa isa);
 
 }  // namespace geom

@@ -1,20 +1,12 @@
 #include "mpi/agreement.hpp"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 
+#include "core/host_name.hpp"
+
 namespace geom {
-
-namespace {
-
-std::string host_name() {
-    char name[256] = {};
-    return ::gethostname(name, sizeof name - 1) == 0 ? name : "unknown host";
-}
-
-}  // namespace
 
 void agree(const Communicator& communicator, const std::optional<Error>& local) {
     const std::int64_t mine = local ? communicator.rank() : communicator.size();

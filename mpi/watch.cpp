@@ -1,13 +1,13 @@
 #include "mpi/watch.hpp"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <thread>
 
 #include "core/error.hpp"
+#include "core/host_name.hpp"
 #include "mpi/native.hpp"
 
 namespace geom {
@@ -20,7 +20,7 @@ constexpr int here_tag = 2;  // somebody has given up waiting, and is there
 std::vector<std::string> gather_hosts(MPI_Comm comm, int size) {
     constexpr int width = 64;
     std::array<char, width> mine{};
-    ::gethostname(mine.data(), width - 1);
+    host_name().copy(mine.data(), width - 1);
     std::vector<char> all(static_cast<std::size_t>(size) * width);
     check_mpi(MPI_Allgather(mine.data(), width, MPI_CHAR, all.data(), width, MPI_CHAR, comm), "MPI_Allgather");
     std::vector<std::string> hosts;

@@ -1,4 +1,4 @@
-// The backend of ranks without a GPU: host memory, this rank's threads, OpenBLAS and AMX tiles.
+// The backend of ranks without a GPU: host memory, this rank's threads, its vector and tile instructions, OpenBLAS.
 #include <cblas.h>
 
 #include <cstring>
@@ -31,11 +31,11 @@ private:
 
 class CpuHeadProducts final : public HeadProducts {
 public:
-    CpuHeadProducts(Workers& workers, bool amx) : workers_(workers), amx_(amx) {}
+    CpuHeadProducts(Workers& workers, Isa isa) : workers_(workers), isa_(isa) {}
 
 private:
     HeadBlockFormat do_format(DType dtype, std::int64_t head_dim, std::int64_t hidden) const override {
-        return cpu::head_block_format(dtype, head_dim, hidden, amx_);
+        return cpu::head_block_format(dtype, head_dim, hidden, isa_);
     }
     void do_pack(std::span<const MatrixRef> blocks, const HeadBlockFormat& format,
                  std::span<std::byte* const> out) override {
@@ -50,12 +50,12 @@ private:
     }
 
     Workers& workers_;
-    bool amx_;
+    Isa isa_;
 };
 
 class CpuBackend final : public Backend {
 public:
-    CpuBackend(int threads, bool amx) : workers_(threads), head_products_(workers_, amx), dense_(workers_), amx_(amx) {}
+    CpuBackend(int threads, Isa isa) : workers_(threads), head_products_(workers_, isa), dense_(workers_), isa_(isa) {}
 
     std::string name() const override { return "cpu"; }
     std::string device() const override {
@@ -78,7 +78,7 @@ public:
     HeadProducts& head_products() override { return head_products_; }
 
     Yardstick large_product(const GemmShape& shape) override {
-        const Yardstick product = amx_ ? cpu::onednn_gemm(shape, workers_.size()) : Yardstick{};
+        const Yardstick product = isa_ >= Isa::avx512_bf16 ? cpu::onednn_gemm(shape, workers_.size()) : Yardstick{};
         return product.run ? product : cpu::openblas_gemm(shape, workers_.size());
     }
     Yardstick large_copy(std::int64_t bytes) override;
@@ -87,7 +87,7 @@ private:
     Workers workers_;
     CpuHeadProducts head_products_;
     cpu::CpuDenseBatch dense_;
-    bool amx_;
+    Isa isa_;
 };
 
 // A slice a thread.
@@ -105,6 +105,6 @@ Yardstick CpuBackend::large_copy(std::int64_t bytes) {
 
 }  // namespace
 
-std::unique_ptr<Backend> make_cpu_backend(int threads, bool amx) { return std::make_unique<CpuBackend>(threads, amx); }
+std::unique_ptr<Backend> make_cpu_backend(int threads, Isa isa) { return std::make_unique<CpuBackend>(threads, isa); }
 
 }  // namespace geom

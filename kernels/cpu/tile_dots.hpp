@@ -1,16 +1,22 @@
-// gram's inner loop on the CPU: products of head blocks, a few layers at a time, and their dots.
+// Products of head blocks on the CPU, a few layers at a time, and their dots: one loop for gram and for match.
 #pragma once
 
 #include <cstdint>
 #include <span>
 
+#include "kernels/cpu/isa.hpp"
 #include "kernels/head_products.hpp"
 #include "kernels/workers.hpp"
 
 namespace geom::cpu {
 
-/// See HeadProducts::format; AMX is used when `amx` is true.
-HeadBlockFormat head_block_format(DType dtype, std::int64_t head_dim, std::int64_t hidden, bool amx);
+/// See HeadProducts::format; the path is the fastest that `isa` has:
+///
+///               amx_bf16   avx512_bf16    avx512         avx2         portable
+///   bf16        amx-bf16   avx512-bf16    avx512-f32     avx2-f32     sgemm-bf16
+///   f16, f32    avx512-f32 avx512-f32     avx512-f32     avx2-f32     sgemm
+///   f64         dgemm      everywhere
+HeadBlockFormat head_block_format(DType dtype, std::int64_t head_dim, std::int64_t hidden, Isa isa);
 
 /// See HeadProducts::pack.
 void pack_head_blocks(std::span<const MatrixRef> blocks, const HeadBlockFormat& format, std::span<std::byte* const> out,
@@ -19,7 +25,15 @@ void pack_head_blocks(std::span<const MatrixRef> blocks, const HeadBlockFormat& 
 /// See HeadProducts::tile_dots.
 void tile_dots(const KvGroupBlocks& group, const HeadBlockFormat& format, std::span<double> out, Workers& workers);
 
-/// Scratch of one thread, in bytes.
+/// Every query head i of the left group against every head j of the right one: out[i, j, l, l'] =
+/// sum_ab (K_l K'_l'^T)_ab (Q_il Q'_jl'^T)_ab for all l, l', f64. K's products are computed once for all pairs of
+/// heads. `place` >= 0: the groups are one, and head i of the left one is head place + i of the right one. Then only
+/// pairs of a head with itself and with those after it are computed, and nothing is written for the others. Of a head
+/// with itself the bits of tile_dots.
+void cross_dots(const KvGroupBlocks& left, const KvGroupBlocks& right, std::int64_t place,
+                const HeadBlockFormat& format, std::span<double> out, Workers& workers);
+
+/// Scratch of one thread, in bytes, of either.
 std::int64_t tile_dots_scratch(const HeadBlockFormat& format);
 
 }  // namespace geom::cpu

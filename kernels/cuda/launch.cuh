@@ -1,4 +1,4 @@
-// Starting a kernel. tests/gpu/emulator has a file of this name that runs kernels on a processor.
+// Starting a kernel. tests/emulator has a file of this name that runs kernels on a processor.
 #pragma once
 
 #include <cuda_runtime.h>

@@ -56,9 +56,9 @@ std::string rendered(const TableSet& set, const std::string& format) {
 
 }  // namespace
 
-TableSet table_set(const Findings& findings, const std::string& file) {
-    const ResultReader& result = findings.file();
-    TableSet set{{{"file", file}}, tables_of(findings)};
+TableSet table_set(const ResultView& view, const std::string& file) {
+    const ResultReader& result = view.file();
+    TableSet set{{{"file", file}}, tables_of(view)};
     for (const char* name : {"model", "revision"}) {
         if (const auto text = result.text_attribute("", name); !text.empty()) set.about.emplace_back(name, text);
     }
@@ -67,16 +67,16 @@ TableSet table_set(const Findings& findings, const std::string& file) {
                                                  result.number_attribute("", "model_layers")));
     for (const char* name : {"heads", "group_size", "hidden"})
         set.about.emplace_back(name, static_cast<std::int64_t>(result.number_attribute("", name)));
-    if (findings.has("analysis/anchor"))
-        set.about.emplace_back("anchor", static_cast<std::int64_t>(findings.number("analysis/anchor")));
+    if (view.has("analysis/anchor"))
+        set.about.emplace_back("anchor", static_cast<std::int64_t>(view.number("analysis/anchor")));
     return set;
 }
 
 void analyze(const AnalyzeOptions& options) {
-    Findings findings{ResultReader(options.file)};
-    if (options.head) findings.take_head(*options.head);
-    if (options.anchor) findings.take_anchor(*options.anchor);
-    const TableSet set = table_set(findings, options.file);
+    ResultView view{ResultReader(options.file)};
+    if (options.head) view.take_head(*options.head);
+    if (options.anchor) view.take_anchor(*options.anchor);
+    const TableSet set = table_set(view, options.file);
     if (options.folder.empty()) {
         print(rendered(set, options.format));
     } else {

@@ -18,11 +18,11 @@ std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 /// Cells that say how two layers relate, mean over heads; columns only where the file has what they show.
 class PairCells {
 public:
-    explicit PairCells(const Findings& findings) : findings_(findings), heads_(findings.shape("analysis/cos")[2]) {
+    explicit PairCells(const ResultView& view) : view_(view), heads_(view.shape("analysis/cos")[2]) {
         for (const char* name : {"z_two_sided", "z_shared", "z_empirical"}) {
-            if (findings.has(std::string("analysis/") + name)) z_names_.emplace_back(name);
+            if (view.has(std::string("analysis/") + name)) z_names_.emplace_back(name);
         }
-        has_p_ = findings.has("analysis/p_two_sided");
+        has_p_ = view.has("analysis/p_two_sided");
     }
 
     void add_columns(std::vector<Column>& columns) const {
@@ -40,7 +40,7 @@ public:
             residual.add(std::isnan(cosine) ? cosine : std::sqrt(std::max(0.0, 1.0 - cosine * cosine)));
         }
         row.emplace_back(mean.value());
-        row.emplace_back(l == other ? not_a_number : chance_sd(findings_.hidden(), mean.count()));
+        row.emplace_back(l == other ? not_a_number : chance_sd(view_.hidden(), mean.count()));
         row.emplace_back(quantile_of(cosines, 0.0));
         row.emplace_back(quantile_of(cosines, 1.0));
         for (const std::string& name : z_names_) row.emplace_back(mean_of(of_heads(name, l, other)));
@@ -67,7 +67,7 @@ public:
 
 private:
     std::vector<double> of_heads(const std::string& name, std::int64_t l, std::int64_t other) const {
-        return findings_.box("analysis/" + name, {l, other, 0}, {1, 1, heads_});
+        return view_.box("analysis/" + name, {l, other, 0}, {1, 1, heads_});
     }
 
     static double share_below(double limit, const std::vector<double>& values) {
@@ -76,7 +76,7 @@ private:
         return share.value();
     }
 
-    const Findings& findings_;
+    const ResultView& view_;
     std::int64_t heads_;
     std::vector<std::string> z_names_;
     bool has_p_ = false;
@@ -84,12 +84,12 @@ private:
 
 }  // namespace
 
-std::optional<Table> cosines_to_anchor(const Findings& findings) {
-    if (!findings.has("analysis/cos")) return {};
-    const PairCells cells(findings);
-    const auto layers = findings.layers("analysis");
-    const std::int64_t anchor = findings.anchor();
-    const auto scale = findings.all("analysis/anchor_scale");
+std::optional<Table> cosines_to_anchor(const ResultView& view) {
+    if (!view.has("analysis/cos")) return {};
+    const PairCells cells(view);
+    const auto layers = view.layers("analysis");
+    const std::int64_t anchor = view.anchor();
+    const auto scale = view.all("analysis/anchor_scale");
     Table table{"cosines_to_anchor",
                 fmt::format("Cosines with layer {}, the anchor", layers[at(anchor)]),
                 cells.note() + " scale: inner product with the anchor over its squared norm.",
@@ -106,10 +106,10 @@ std::optional<Table> cosines_to_anchor(const Findings& findings) {
     return table;
 }
 
-std::optional<Table> adjacent_cosines(const Findings& findings) {
-    if (!findings.has("analysis/cos") || findings.layers("analysis").size() < 2) return {};
-    const PairCells cells(findings);
-    const auto layers = findings.layers("analysis");
+std::optional<Table> adjacent_cosines(const ResultView& view) {
+    if (!view.has("analysis/cos") || view.layers("analysis").size() < 2) return {};
+    const PairCells cells(view);
+    const auto layers = view.layers("analysis");
     Table table{"cosines_adjacent", "Cosines of consecutive layers", cells.note(), {{"layer"}, {"layer_b"}}, {}};
     table.keys = 2;
     cells.add_columns(table.columns);
@@ -121,11 +121,11 @@ std::optional<Table> adjacent_cosines(const Findings& findings) {
     return table;
 }
 
-std::optional<Table> layers_by_cosine(const Findings& findings) {
-    if (!findings.has("analysis/cos") || findings.layers("analysis").size() < 2) return {};
-    const auto layers = findings.layers("analysis");
-    const std::int64_t others = std::ssize(layers) - 1, heads = findings.shape("analysis/cos")[2];
-    const auto means = findings.all("analysis/mean_cos_with_others");
+std::optional<Table> layers_by_cosine(const ResultView& view) {
+    if (!view.has("analysis/cos") || view.layers("analysis").size() < 2) return {};
+    const auto layers = view.layers("analysis");
+    const std::int64_t others = std::ssize(layers) - 1, heads = view.shape("analysis/cos")[2];
+    const auto means = view.all("analysis/mean_cos_with_others");
     Table table{
         "layers_by_cosine",
         "Strongest and weakest layers",
@@ -136,16 +136,16 @@ std::optional<Table> layers_by_cosine(const Findings& findings) {
     const auto order = extremes(means, std::ssize(means));
     for (const std::int64_t l : extremes(means, each_end)) {
         const std::int64_t rank = std::find(order.begin(), order.end(), l) - order.begin() + 1;
-        table.rows.push_back({rank, layers[at(l)], means[at(l)], chance_sd(findings.hidden(), others * heads)});
+        table.rows.push_back({rank, layers[at(l)], means[at(l)], chance_sd(view.hidden(), others * heads)});
     }
     return table;
 }
 
-std::optional<Table> heads_by_cosine(const Findings& findings) {
-    if (!findings.has("analysis/cos") || findings.layers("analysis").size() < 2) return {};
-    const auto layers = findings.layers("analysis");
-    const std::int64_t anchor = findings.anchor(), heads = findings.shape("analysis/cos")[2];
-    const auto row = findings.box("analysis/cos", {anchor, 0, 0}, {1, std::ssize(layers), heads});
+std::optional<Table> heads_by_cosine(const ResultView& view) {
+    if (!view.has("analysis/cos") || view.layers("analysis").size() < 2) return {};
+    const auto layers = view.layers("analysis");
+    const std::int64_t anchor = view.anchor(), heads = view.shape("analysis/cos")[2];
+    const auto row = view.box("analysis/cos", {anchor, 0, 0}, {1, std::ssize(layers), heads});
     std::vector<std::vector<double>> of_head(at(heads));
     for (std::int64_t i = 0; i < std::ssize(row); ++i) {
         if (i / heads != anchor && !std::isnan(row[at(i)])) of_head[at(i % heads)].push_back(row[at(i)]);
@@ -164,7 +164,7 @@ std::optional<Table> heads_by_cosine(const Findings& findings) {
     for (const std::int64_t h : extremes(means, each_end)) {
         const std::int64_t rank = std::find(order.begin(), order.end(), h) - order.begin() + 1;
         const auto& cosines = of_head[at(h)];
-        table.rows.push_back({rank, h, means[at(h)], chance_sd(findings.hidden(), std::ssize(cosines)),
+        table.rows.push_back({rank, h, means[at(h)], chance_sd(view.hidden(), std::ssize(cosines)),
                               quantile_of(cosines, 0.0), quantile_of(cosines, 1.0)});
     }
     return table;

@@ -18,18 +18,17 @@ std::string span_of(const std::vector<std::int64_t>& layers, std::int64_t begin,
 
 }  // namespace
 
-std::optional<Table> sign_agreement_by_thirds(const Findings& findings) {
-    if (!findings.has("analysis/sign_agreement")) return {};
-    const auto layers = findings.layers("analysis");
+std::optional<Table> sign_agreement_by_thirds(const ResultView& view) {
+    if (!view.has("analysis/sign_agreement")) return {};
+    const auto layers = view.layers("analysis");
     const std::int64_t count = std::ssize(layers), third = count / 3;
-    const auto leading = findings.all("top_k_signs");
-    const auto early = findings.all("analysis/sign_agreement_early"),
-               middle = findings.all("analysis/sign_agreement_middle"),
-               late = findings.all("analysis/sign_agreement_late"),
-               deviation = findings.all("analysis/sign_agreement_chance_sd");
+    const auto leading = view.all("top_k_signs");
+    const auto early = view.all("analysis/sign_agreement_early"), middle = view.all("analysis/sign_agreement_middle"),
+               late = view.all("analysis/sign_agreement_late"),
+               deviation = view.all("analysis/sign_agreement_chance_sd");
     Table table{
         "sign_agreement",
-        fmt::format("Sign agreement with layer {} by thirds", layers[at(findings.anchor())]),
+        fmt::format("Sign agreement with layer {} by thirds", layers[at(view.anchor())]),
         fmt::format("Share of the leading eigenvalues of g + g^T, by magnitude, whose sign is that of the same head "
                     "of the anchor: mean over heads and the layers of a third (early {}, middle {}, late {}), the "
                     "anchor left out. By chance null_mean +- null_sd for a layer, and less by sqrt(n) for n of them.",
@@ -43,20 +42,20 @@ std::optional<Table> sign_agreement_by_thirds(const Findings& findings) {
     return table;
 }
 
-std::optional<Table> angles_to_anchor(const Findings& findings) {
-    if (!findings.has("analysis/subspace_overlap")) return {};
-    const auto layers = findings.layers("analysis");
-    const auto mean = findings.all("analysis/angle_mean_cos"), least = findings.all("analysis/angle_min_cos"),
-               first = findings.all("analysis/top1_overlap"), overlap = findings.all("analysis/subspace_overlap"),
-               chance = findings.all("analysis/subspace_overlap_chance");
+std::optional<Table> angles_to_anchor(const ResultView& view) {
+    if (!view.has("analysis/subspace_overlap")) return {};
+    const auto layers = view.layers("analysis");
+    const auto mean = view.all("analysis/angle_mean_cos"), least = view.all("analysis/angle_min_cos"),
+               first = view.all("analysis/top1_overlap"), overlap = view.all("analysis/subspace_overlap"),
+               chance = view.all("analysis/subspace_overlap_chance");
     Table table{
         "angles",
-        fmt::format("Principal angles with layer {}", layers[at(findings.anchor())]),
+        fmt::format("Principal angles with layer {}", layers[at(view.anchor())]),
         fmt::format("Between the {} leading right singular directions of a head and those of the same head of the "
                     "anchor, mean over heads. angle_mean_cos, angle_min_cos: cosines of the angles; top1_overlap: "
                     "squared cosine of the first directions; subspace_overlap: sum of squared cosines. Beside the "
                     "last two what they are by chance.",
-                    findings.shape("heads/right_dirs")[2]),
+                    view.shape("heads/right_dirs")[2]),
         {{"layer"},
          {"angle_mean_cos"},
          {"angle_min_cos"},
@@ -65,7 +64,7 @@ std::optional<Table> angles_to_anchor(const Findings& findings) {
          {"subspace_overlap"},
          {"subspace_null"}},
         {}};
-    const double top1_null = 1.0 / static_cast<double>(findings.hidden());
+    const double top1_null = 1.0 / static_cast<double>(view.hidden());
     for (std::size_t l = 0; l < layers.size(); ++l)
         table.rows.push_back({layers[l], mean[l], least[l], first[l], top1_null, overlap[l], chance[l]});
     return table;

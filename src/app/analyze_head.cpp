@@ -23,13 +23,13 @@ struct Head {
     std::int64_t row = 0;
     std::vector<double> singular, re, im, symmetric;
 
-    explicit Head(const Findings& findings) : name(findings.head()) {
-        const auto layers = findings.layers("heads");
+    explicit Head(const ResultView& view) : name(view.head()) {
+        const auto layers = view.layers("heads");
         row = std::find(layers.begin(), layers.end(), name.layer) - layers.begin();
-        singular = numbers(findings, "heads/singular_values");
-        re = numbers(findings, "heads/eigvals_re");
-        im = numbers(findings, "heads/eigvals_im");
-        symmetric = numbers(findings, "heads/sym_eigs");
+        singular = numbers(view, "heads/singular_values");
+        re = numbers(view, "heads/eigvals_re");
+        im = numbers(view, "heads/eigvals_im");
+        symmetric = numbers(view, "heads/sym_eigs");
     }
 
     std::string title(const char* what) const {
@@ -43,8 +43,8 @@ struct Head {
     }
 
 private:
-    std::vector<double> numbers(const Findings& findings, const std::string& path) const {
-        auto values = findings.box(path, {row, name.head, 0}, {1, 1, findings.shape(path)[2]});
+    std::vector<double> numbers(const ResultView& view, const std::string& path) const {
+        auto values = view.box(path, {row, name.head, 0}, {1, 1, view.shape(path)[2]});
         std::erase_if(values, [](double value) { return std::isnan(value); });
         return values;
     }
@@ -64,9 +64,9 @@ std::int64_t count_if(const std::vector<double>& values, Predicate predicate) {
     return std::count_if(values.begin(), values.end(), predicate);
 }
 
-bool has_heads(const Findings& findings) {
-    return findings.has("heads/singular_values") && !findings.layers("heads").empty() &&
-           findings.shape("heads/singular_values")[1] > 0;
+bool has_heads(const ResultView& view) {
+    return view.has("heads/singular_values") && !view.layers("heads").empty() &&
+           view.shape("heads/singular_values")[1] > 0;
 }
 
 double at_or_nan(const std::vector<double>& values, std::int64_t i) {
@@ -75,9 +75,9 @@ double at_or_nan(const std::vector<double>& values, std::int64_t i) {
 
 }  // namespace
 
-std::optional<Table> head_figures(const Findings& findings) {
-    if (!has_heads(findings)) return {};
-    const Head head(findings);
+std::optional<Table> head_figures(const ResultView& view) {
+    if (!has_heads(view)) return {};
+    const Head head(view);
     Table table{"head",
                 head.title("figures"),
                 "Of g = W_K^T W_Q. For an operator that nothing shapes asymmetry is sqrt(2), positivity 0 and "
@@ -87,7 +87,7 @@ std::optional<Table> head_figures(const Findings& findings) {
     const auto add = [&table](const char* name, Cell value) { table.rows.push_back({name, std::move(value)}); };
     for (const char* name :
          {"eff_rank", "eff_rank_energy", "stable_rank", "fro_sq", "asymmetry", "positivity", "sym_positive_energy"}) {
-        add(name, findings.box(std::string("heads/") + name, {head.row, head.name.head}, {1, 1}).front());
+        add(name, view.box(std::string("heads/") + name, {head.row, head.name.head}, {1, 1}).front());
     }
     const auto positive = [](double value) { return value > 0.0; };
     const auto negative = [](double value) { return value < 0.0; };
@@ -106,9 +106,9 @@ std::optional<Table> head_figures(const Findings& findings) {
     return table;
 }
 
-std::optional<Table> head_ranges(const Findings& findings) {
-    if (!has_heads(findings)) return {};
-    const Head head(findings);
+std::optional<Table> head_ranges(const ResultView& view) {
+    if (!has_heads(view)) return {};
+    const Head head(view);
     constexpr std::array shares{0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0};
     Table table{"head_ranges",
                 head.title("ranges and percentiles"),
@@ -129,9 +129,9 @@ std::optional<Table> head_ranges(const Findings& findings) {
     return table;
 }
 
-std::optional<Table> head_largest(const Findings& findings) {
-    if (!has_heads(findings)) return {};
-    const Head head(findings);
+std::optional<Table> head_largest(const ResultView& view) {
+    if (!has_heads(view)) return {};
+    const Head head(view);
     const auto energy = cumulative_energy(head.singular), symmetric = cumulative_energy(head.symmetric);
     const auto magnitudes = head.magnitudes();
     Table table{

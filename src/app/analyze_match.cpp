@@ -15,13 +15,13 @@ std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 /// Rows of pairs of layers that match knows.
 class MatchedPairs {
 public:
-    MatchedPairs(const Findings& findings, std::string name, std::string title)
-        : findings_(findings),
-          layers_(findings.layers("match")),
-          heads_(findings.shape("match/matched_cos")[2]),
-          nulls_(findings.all("match/matched_null")),
-          excess_(findings.all("match/matched_excess")),
-          same_head_(findings.has("analysis/cos")) {
+    MatchedPairs(const ResultView& view, std::string name, std::string title)
+        : view_(view),
+          layers_(view.layers("match")),
+          heads_(view.shape("match/matched_cos")[2]),
+          nulls_(view.all("match/matched_null")),
+          excess_(view.all("match/matched_excess")),
+          same_head_(view.has("analysis/cos")) {
         table_ = {std::move(name),
                   std::move(title),
                   note(),
@@ -62,7 +62,7 @@ private:
     }
 
     std::vector<double> of_heads(const std::string& path, std::int64_t l, std::int64_t other) const {
-        return findings_.box(path, {l, other, 0}, {1, 1, heads_});
+        return view_.box(path, {l, other, 0}, {1, 1, heads_});
     }
 
     static double mean_size(const std::vector<double>& cosines) {
@@ -71,7 +71,7 @@ private:
         return mean.value();
     }
 
-    const Findings& findings_;
+    const ResultView& view_;
     std::vector<std::int64_t> layers_;
     std::int64_t heads_;
     std::vector<double> nulls_, excess_;  // [L, L]
@@ -79,27 +79,25 @@ private:
     Table table_;
 };
 
-bool has_pairs(const Findings& findings) {
-    return findings.has("match/matched_excess") && findings.layers("match").size() > 1;
-}
+bool has_pairs(const ResultView& view) { return view.has("match/matched_excess") && view.layers("match").size() > 1; }
 
 }  // namespace
 
-std::optional<Table> matched_to_anchor(const Findings& findings) {
-    if (!has_pairs(findings) || !findings.has("analysis/anchor")) return {};
-    const std::int64_t anchor = findings.anchor();
+std::optional<Table> matched_to_anchor(const ResultView& view) {
+    if (!has_pairs(view) || !view.has("analysis/anchor")) return {};
+    const std::int64_t anchor = view.anchor();
     MatchedPairs pairs(
-        findings, "matched_to_anchor",
-        fmt::format("Heads matched with those of layer {}, the anchor", findings.layers("match")[at(anchor)]));
+        view, "matched_to_anchor",
+        fmt::format("Heads matched with those of layer {}, the anchor", view.layers("match")[at(anchor)]));
     for (std::int64_t l = 0; l < pairs.layers(); ++l) {
         if (l != anchor) pairs.add(l, anchor);
     }
     return pairs.take();
 }
 
-std::optional<Table> matched_adjacent(const Findings& findings) {
-    if (!has_pairs(findings)) return {};
-    MatchedPairs pairs(findings, "matched_adjacent", "Matched heads of consecutive layers");
+std::optional<Table> matched_adjacent(const ResultView& view) {
+    if (!has_pairs(view)) return {};
+    MatchedPairs pairs(view, "matched_adjacent", "Matched heads of consecutive layers");
     for (std::int64_t l = 0; l + 1 < pairs.layers(); ++l) pairs.add(l, l + 1);
     return pairs.take();
 }

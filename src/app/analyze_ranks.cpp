@@ -22,8 +22,8 @@ struct OfHeads {
     std::int64_t heads = 0;
     std::vector<double> values;
 
-    explicit OfHeads(const Findings& findings, const char* path = "heads/eff_rank")
-        : layers(findings.layers("heads")), heads(findings.shape(path)[1]), values(findings.all(path)) {}
+    explicit OfHeads(const ResultView& view, const char* path = "heads/eff_rank")
+        : layers(view.layers("heads")), heads(view.shape(path)[1]), values(view.all(path)) {}
 
     std::vector<double> of_layer(std::int64_t l) const {
         return {values.begin() + l * heads, values.begin() + (l + 1) * heads};
@@ -41,16 +41,16 @@ void add_statistics(std::vector<Cell>& row, const std::vector<double>& values) {
     for (const double share : {0.0, 0.5, 1.0}) row.emplace_back(quantile_of(values, share));
 }
 
-bool has_ranks(const Findings& findings) { return findings.has("heads/eff_rank") && !findings.layers("heads").empty(); }
+bool has_ranks(const ResultView& view) { return view.has("heads/eff_rank") && !view.layers("heads").empty(); }
 
 }  // namespace
 
-std::optional<Table> effective_ranks(const Findings& findings) {
-    if (!has_ranks(findings)) return {};
-    const OfHeads ranks(findings);
+std::optional<Table> effective_ranks(const ResultView& view) {
+    if (!has_ranks(view)) return {};
+    const OfHeads ranks(view);
     Table table{"eff_rank",
                 "Effective rank, layer x head",
-                fmt::format("{} Of {} at most.", meaning, findings.shape("heads/singular_values")[2]),
+                fmt::format("{} Of {} at most.", meaning, view.shape("heads/singular_values")[2]),
                 {{"layer"}},
                 {}};
     for (std::int64_t h = 0; h < ranks.heads; ++h) table.columns.push_back({fmt::format("h{}", h)});
@@ -62,10 +62,10 @@ std::optional<Table> effective_ranks(const Findings& findings) {
     return table;
 }
 
-std::optional<Table> effective_ranks_by_layer(const Findings& findings) {
-    if (!has_ranks(findings)) return {};
+std::optional<Table> effective_ranks_by_layer(const ResultView& view) {
+    if (!has_ranks(view)) return {};
     constexpr std::array others{"eff_rank_energy", "stable_rank", "asymmetry", "positivity", "sym_positive_energy"};
-    const OfHeads ranks(findings);
+    const OfHeads ranks(view);
     Table table{
         "heads_by_layer",
         fmt::format("Heads by layer, over {} heads", ranks.heads),
@@ -76,7 +76,7 @@ std::optional<Table> effective_ranks_by_layer(const Findings& findings) {
     std::vector<OfHeads> means;
     for (const char* name : others) {
         table.columns.push_back({name});
-        means.emplace_back(findings, (std::string("heads/") + name).c_str());
+        means.emplace_back(view, (std::string("heads/") + name).c_str());
     }
     for (std::int64_t l = 0; l < std::ssize(ranks.layers); ++l) {
         std::vector<Cell> row{ranks.layers[at(l)]};
@@ -87,9 +87,9 @@ std::optional<Table> effective_ranks_by_layer(const Findings& findings) {
     return table;
 }
 
-std::optional<Table> effective_ranks_by_head(const Findings& findings) {
-    if (!has_ranks(findings)) return {};
-    const OfHeads ranks(findings);
+std::optional<Table> effective_ranks_by_head(const ResultView& view) {
+    if (!has_ranks(view)) return {};
+    const OfHeads ranks(view);
     std::vector<double> means;
     for (std::int64_t h = 0; h < ranks.heads; ++h) means.push_back(mean_of(ranks.of_head(h)));
     const double low = quantile_of(means, 0.25), high = quantile_of(means, 0.75);
@@ -110,10 +110,10 @@ std::optional<Table> effective_ranks_by_head(const Findings& findings) {
     return table;
 }
 
-std::optional<Table> effective_rank_extremes(const Findings& findings) {
-    if (!has_ranks(findings)) return {};
-    const OfHeads ranks(findings);
-    const OfHeads energy(findings, "heads/eff_rank_energy"), stable(findings, "heads/stable_rank");
+std::optional<Table> effective_rank_extremes(const ResultView& view) {
+    if (!has_ranks(view)) return {};
+    const OfHeads ranks(view);
+    const OfHeads energy(view, "heads/eff_rank_energy"), stable(view, "heads/stable_rank");
     Table table{"eff_rank_extremes",
                 "Heads of the largest and the smallest effective rank",
                 meaning,

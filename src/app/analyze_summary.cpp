@@ -19,11 +19,11 @@ struct Chance {
 
 class Summary {
 public:
-    explicit Summary(const Findings& findings) : findings_(findings) {
-        if (findings.has("analysis/cos")) add_cosines();
-        if (findings.has("analysis/mean_cos_to_anchor_others_matched")) add_matched();
-        if (findings.has("analysis/subspace_overlap")) add_directions();
-        if (findings.has("heads/eff_rank")) add_ranks();
+    explicit Summary(const ResultView& view) : view_(view) {
+        if (view.has("analysis/cos")) add_cosines();
+        if (view.has("analysis/mean_cos_to_anchor_others_matched")) add_matched();
+        if (view.has("analysis/subspace_overlap")) add_directions();
+        if (view.has("heads/eff_rank")) add_ranks();
     }
 
     std::optional<Table> table() const {
@@ -41,21 +41,21 @@ private:
         rows_.push_back({what, std::move(value), chance.mean, chance.sd, path});
     }
     void add_number(const std::string& what, const std::string& path, const Chance& chance = {}) {
-        add(what, findings_.number(path), path, chance);
+        add(what, view_.number(path), path, chance);
     }
     void add_verdict(const std::string& what, const std::string& name) {
-        if (const std::string verdict = findings_.word(name); !verdict.empty())
+        if (const std::string verdict = view_.word(name); !verdict.empty())
             add(what, verdict, fmt::format("analysis, attribute {}", name));
     }
     void say(const std::string& sentence) { note_ += (note_.empty() ? "" : " ") + sentence; }
 
-    std::int64_t anchor_label() const { return findings_.layers("analysis")[at(findings_.anchor())]; }
+    std::int64_t anchor_label() const { return view_.layers("analysis")[at(view_.anchor())]; }
 
     void add_cosines() {
-        const auto shape = findings_.shape("analysis/cos");
+        const auto shape = view_.shape("analysis/cos");
         if (shape[0] < 2) return say("A single layer: no pairs to compare.");
-        const Chance of_pair{0.0, chance_sd(findings_.hidden(), shape[2])},
-            of_layers{0.0, chance_sd(findings_.hidden(), shape[2] * (shape[0] - 1))};
+        const Chance of_pair{0.0, chance_sd(view_.hidden(), shape[2])},
+            of_layers{0.0, chance_sd(view_.hidden(), shape[2] * (shape[0] - 1))};
         say_verdict(std::get<double>(of_layers.sd));
         add_verdict("verdict", "verdict");
         add_number(fmt::format("mean cosine with layer {}", anchor_label()), "analysis/mean_cos_to_anchor_others",
@@ -70,8 +70,8 @@ private:
     }
 
     void say_verdict(double sd) {
-        const double mean = findings_.number("analysis/mean_cos_to_anchor_others");
-        const std::string verdict = findings_.word("verdict");
+        const double mean = view_.number("analysis/mean_cos_to_anchor_others");
+        const std::string verdict = view_.word("verdict");
         say(fmt::format(
             "{}: the QK operators of other layers have a mean cosine of {:.4f} with those of layer {}, same "
             "head; by chance 0 +- {:.1e}. (STRONG > 0.9, MEDIUM > 0.5, WEAK > 0.1, else REJECTED.)",
@@ -86,8 +86,8 @@ private:
             add_number(fmt::format("any layer as anchor: {}", words),
                        fmt::format("analysis/mean_cos_any_anchor_{}", which), chance);
         }
-        const auto means = findings_.all("analysis/mean_cos_with_others");
-        const auto layers = findings_.layers("analysis"), order = extremes(means, std::ssize(means));
+        const auto means = view_.all("analysis/mean_cos_with_others");
+        const auto layers = view_.layers("analysis"), order = extremes(means, std::ssize(means));
         if (order.empty()) return;
         for (const std::int64_t l : {order.front(), order.back()}) {
             add(fmt::format("{} layer: {}", l == order.front() ? "strongest" : "weakest", layers[at(l)]), means[at(l)],
@@ -98,7 +98,7 @@ private:
     void add_shares(std::int64_t pairs) {
         for (const char* null : {"two_sided", "shared_basis", "empirical"}) {
             const std::string path = fmt::format("analysis/share_beyond_{}", null);
-            if (!findings_.has(path)) continue;
+            if (!view_.has(path)) continue;
             std::string words = null;
             std::replace(words.begin(), words.end(), '_', '-');
             add_number(fmt::format("share beyond the {} null", words), path);
@@ -106,51 +106,45 @@ private:
                 say(
                     fmt::format("{:.1f}% of the {} pairs of layers and heads lie beyond the two-sided null "
                                 "(Benjamini-Hochberg at 1%).",
-                                100.0 * findings_.number(path), pairs));
+                                100.0 * view_.number(path), pairs));
             }
         }
     }
 
     void add_matched() {
-        const std::string verdict = findings_.word("verdict_matched");
+        const std::string verdict = view_.word("verdict_matched");
         if (verdict.empty()) return;  // a single layer
         const char* path = "analysis/mean_cos_to_anchor_others_matched";
-        say(fmt::format("With every head matched with the one most like it: {}, {:.4f}.", verdict,
-                        findings_.number(path)));
+        say(fmt::format("With every head matched with the one most like it: {}, {:.4f}.", verdict, view_.number(path)));
         add_verdict("verdict on matched heads", "verdict_matched");
         add_number(fmt::format("matched heads, mean cosine with layer {}", anchor_label()), path, {0.0, {}});
-        const std::int64_t layers = findings_.shape("match/matched_null")[0], anchor = findings_.anchor();
-        const auto nulls = findings_.box("match/matched_null", {anchor, 0}, {1, layers}),
-                   excess = findings_.box("match/matched_excess", {anchor, 0}, {1, layers});
-        Mean size;
-        for (std::size_t l = 0; l < nulls.size(); ++l) size.add(nulls[l] + excess[l]);
-        add("matched heads, mean |cosine|", size.value(), "match/matched_null, match/matched_excess",
-            {mean_of(nulls), {}});
+        add_number("matched heads of any two layers, mean |cosine|", "match/mean_matched_cos",
+                   {view_.number("match/mean_matched_null"), {}});
+        add_number("share matched with another head", "match/share_moved");
     }
 
     void add_directions() {
-        const std::int64_t anchor = findings_.anchor();
-        auto overlap = findings_.all("analysis/subspace_overlap"),
-             chance = findings_.all("analysis/subspace_overlap_chance");
+        const std::int64_t anchor = view_.anchor();
+        auto overlap = view_.all("analysis/subspace_overlap"), chance = view_.all("analysis/subspace_overlap_chance");
         overlap[at(anchor)] = chance[at(anchor)] = not_a_number;
         add(fmt::format("subspace overlap with layer {}", anchor_label()), mean_of(overlap),
             "analysis/subspace_overlap", {mean_of(chance), {}});
     }
 
     void add_ranks() {
-        const auto ranks = findings_.all("heads/eff_rank");
+        const auto ranks = view_.all("heads/eff_rank");
         add("effective rank: mean", mean_of(ranks), "heads/eff_rank");
         add("effective rank: least", quantile_of(ranks, 0.0), "heads/eff_rank");
         add("effective rank: largest", quantile_of(ranks, 1.0), "heads/eff_rank");
     }
 
-    const Findings& findings_;
+    const ResultView& view_;
     std::string note_;
     std::vector<std::vector<Cell>> rows_;
 };
 
 }  // namespace
 
-std::optional<Table> summary(const Findings& findings) { return Summary(findings).table(); }
+std::optional<Table> summary(const ResultView& view) { return Summary(view).table(); }
 
 }  // namespace geom

@@ -30,10 +30,10 @@ std::span<const TableMaker> table_makers() {
     return all;
 }
 
-std::vector<Table> tables_of(const Findings& findings) {
+std::vector<Table> tables_of(const ResultView& view) {
     std::vector<Table> tables;
     for (const TableMaker& maker : table_makers()) {
-        if (auto table = maker.make(findings)) tables.push_back(std::move(*table));
+        if (auto table = maker.make(view)) tables.push_back(std::move(*table));
     }
     return tables;
 }

@@ -50,7 +50,7 @@ void check_sharing(const Machine& machine) {
 
 std::unique_ptr<Backend> make_backend(const std::string& name, const Machine& machine) {
     if (name == "cuda") check_gpus(machine);
-    if (name == "cpu" || !machine.every_rank_has_gpu()) return make_cpu_backend(machine.threads, machine.amx);
+    if (name == "cpu" || !machine.every_rank_has_gpu()) return make_cpu_backend(machine.threads, machine.isa);
     check_sharing(machine);
     return make_cuda_backend(machine.gpu->index, machine.threads);
 }

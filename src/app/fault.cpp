@@ -7,6 +7,8 @@
 #include <map>
 #include <stdexcept>
 
+#include "core/error.hpp"
+
 namespace geom {
 
 void maybe_fail(const std::string& phase, int rank) {
@@ -14,6 +16,7 @@ void maybe_fail(const std::string& phase, int rank) {
     if (fault == nullptr) return;
     static std::map<std::string, int> visits;
     const std::string asked = fault, place = fmt::format(":{}:{}:{}", phase, rank, visits[phase]++);
+    if (asked == "error" + place) throw Error(ExitCode::numerics, "a fault that was asked for");
     if (asked == "exception" + place) throw std::runtime_error("a fault that was asked for");
     if (asked == "abort" + place) std::abort();
     if (asked == "kill" + place) ::raise(SIGKILL);

@@ -3,114 +3,136 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cstring>
-
-#include "core/error.hpp"
-#include "derivations/analysis.hpp"
+#include <cmath>
+#include <nlohmann/json.hpp>
+#include <vector>
 
 namespace geom {
 
 namespace {
 
-template <class T>
-std::vector<double> numbers_as(const Slab& slab) {
-    std::vector<T> values(slab.data.size() / sizeof(T));
-    std::memcpy(values.data(), slab.data.data(), slab.data.size());
-    return {values.begin(), values.end()};
+using nlohmann::ordered_json;
+
+double number(const ResultReader& file, const std::string& path) { return file.read(path).front(); }
+
+std::string attribute(const ResultReader& file, const std::string& name) {
+    return file.has_attribute("analysis", name) ? file.text_attribute("analysis", name) : "";
 }
 
-std::vector<double> numbers_of(const Slab& slab, ValueType type) {
-    switch (type) {
-        case ValueType::f64:
-            return numbers_as<double>(slab);
-        case ValueType::f32:
-            return numbers_as<float>(slab);
-        case ValueType::i32:
-            return numbers_as<std::int32_t>(slab);
+const char* meaning_of(const std::string& verdict) {
+    if (verdict == "STRONG") return "nearly the same operators in every layer";
+    if (verdict == "MEDIUM") return "much structure in common";
+    if (verdict == "WEAK") return "some structure in common";
+    return "no structure in common to speak of";
+}
+
+/// Where the largest and the least of some numbers are; NaN left out.
+struct Extremes {
+    std::int64_t most = -1, least = -1;
+
+    Extremes(const std::vector<double>& values, std::int64_t without) {
+        for (std::int64_t i = 0; i < std::ssize(values); ++i) {
+            const auto at = static_cast<std::size_t>(i);
+            if (i == without || std::isnan(values[at])) continue;
+            if (most < 0 || values[at] > values[static_cast<std::size_t>(most)]) most = i;
+            if (least < 0 || values[at] < values[static_cast<std::size_t>(least)]) least = i;
+        }
     }
-    throw Error(ExitCode::internal, "an unknown value type");
+};
+
+std::string extremes_line(const char* what, const std::vector<double>& values, const std::vector<double>& labels,
+                          std::int64_t without) {
+    const Extremes at(values, without);
+    if (at.most < 0) return {};
+    const auto value = [&](std::int64_t i) { return values[static_cast<std::size_t>(i)]; };
+    const auto label = [&](std::int64_t i) {
+        return labels.empty() ? static_cast<double>(i) : labels[static_cast<std::size_t>(i)];
+    };
+    return fmt::format("{} {:.0f} most ({:+.3f}), {} {:.0f} least ({:+.3f})", what, label(at.most), value(at.most),
+                       what, label(at.least), value(at.least));
 }
 
-// The file's, and what a file of an earlier version does not have.
-Schema schema_of(const ResultReader& file) {
-    Schema schema = file.schema();
-    Schema more = analysis_derivation().declare(schema);
-    std::erase_if(more.variables, [&](const Variable& variable) { return schema.find(variable.path()) >= 0; });
-    std::erase_if(more.scales, [&](const Scale& scale) { return file.has(scale.path()); });
-    schema.add(std::move(more));
-    return schema;
+// The verdict and the chance it is held against, one line a thought.
+std::string verdict_lines(const ResultReader& file) {
+    const double mean = number(file, "analysis/mean_cos_to_anchor_others");
+    const auto anchor_cos = file.read("analysis/anchor_cos"), layers = file.read("analysis/layer");
+    const double anchor = number(file, "analysis/anchor"), hidden = file.number_attribute("", "hidden");
+    const auto heads = static_cast<double>(file.shape("analysis/cos")[2]);
+    const std::string verdict = attribute(file, "verdict");
+    const auto place = std::find(layers.begin(), layers.end(), anchor) - layers.begin();
+    std::string text = fmt::format(
+        "gram      {}: {}, head by head: mean cosine {:+.4f} with layer {:.0f}\n"
+        "          by chance 0 +- {:.1e} a head (1/D), +- {:.1e} a mean over {:.0f} heads\n",
+        verdict, meaning_of(verdict), mean, anchor, 1.0 / hidden, 1.0 / hidden / std::sqrt(heads), heads);
+    text += fmt::format("          consecutive layers {:+.4f} ({:+.4f} to {:+.4f}), first and last {:+.4f}\n",
+                        number(file, "analysis/mean_cos_adjacent"), number(file, "analysis/min_cos_adjacent"),
+                        number(file, "analysis/max_cos_adjacent"), number(file, "analysis/cos_first_last"));
+    text +=
+        fmt::format("          with layer {:.0f}: {}; {}\n", anchor, extremes_line("layer", anchor_cos, layers, place),
+                    extremes_line("head", file.read("analysis/anchor_cos_head"), {}, -1));
+    text +=
+        fmt::format("          any layer as the anchor: median {:+.4f} (quartiles {:+.4f}, {:+.4f}): {}\n",
+                    number(file, "analysis/mean_cos_any_anchor_median"),
+                    number(file, "analysis/mean_cos_any_anchor_lower_quartile"),
+                    number(file, "analysis/mean_cos_any_anchor_upper_quartile"), attribute(file, "verdict_any_anchor"));
+    if (file.has("analysis/share_beyond_two_sided")) {
+        const auto layer_count = static_cast<double>(layers.size());
+        text += fmt::format(
+            "          {:.1f}% of the {:.0f} pairs (two layers, one head) are beyond chance, {:.1f}% beyond one "
+            "rotation "
+            "of the basis\n          (false discoveries held at 1%)\n",
+            100.0 * number(file, "analysis/share_beyond_two_sided"), layer_count * (layer_count - 1.0) / 2.0 * heads,
+            100.0 * number(file, "analysis/share_beyond_shared_basis"));
+    }
+    return text;
 }
+
+std::string match_lines(const ResultReader& file) {
+    std::string text = fmt::format(
+        "match     heads matched freely: mean |cosine| {:.4f}, by chance {:.4f} (the best of many is never 0)\n",
+        number(file, "match/mean_matched_cos"), number(file, "match/mean_matched_null"));
+    text += fmt::format("          {:.1f}% of them are matched with a head of another number",
+                        100.0 * number(file, "match/share_moved"));
+    if (file.has("analysis/mean_cos_to_anchor_others_matched"))
+        text +=
+            fmt::format("; with layer {:.0f} {:+.4f}: {}", number(file, "analysis/anchor"),
+                        number(file, "analysis/mean_cos_to_anchor_others_matched"), attribute(file, "verdict_matched"));
+    return text + "\n";
+}
+
+bool has_pairs(const ResultReader& file, const std::string& path) { return file.has(path) && file.shape(path)[0] > 1; }
 
 }  // namespace
 
-void Findings::take_anchor(std::int64_t anchor) {
-    if (!file_.has("analysis/anchor")) {
-        throw Error(ExitCode::usage,
-                    fmt::format("--anchor {}: this result has no analysis, which needs gram, heads or match", anchor));
+std::string findings_text(const ResultReader& file) {
+    std::string text;
+    if (has_pairs(file, "analysis/cos")) {
+        text += attribute(file, "verdict").empty() ? "gram      no cosines: operators are zero\n" : verdict_lines(file);
+    } else if (file.has("analysis/cos")) {
+        text += "gram      a single layer: no pairs\n";
     }
-    const Schema schema = schema_of(file_);
-    derived_.clear();
-    words_.clear();
-    analyse_anchor(
-        {file_,
-         schema,
-         {anchor},
-         [&](const Slab& slab) {
-             const Variable& variable = schema.variables[static_cast<std::size_t>(slab.variable)];
-             if (slab.count != schema.shape_of(variable))
-                 throw Error(ExitCode::internal, variable.path() + " was not derived as a whole");
-             derived_[variable.path()] = numbers_of(slab, variable.type);
-         },
-         [&](const Attribute& attribute) { words_[attribute.name] = std::get<std::string>(attribute.value); }});
-    other_anchor_ = true;
+    if (has_pairs(file, "match/assignment")) text += match_lines(file);
+    return text;
 }
 
-void Findings::take_head(HeadName head) {
-    const auto refuse = [head](const std::string& reason) {
-        throw Error(ExitCode::usage, fmt::format("--head {}:{}: {}", head.layer, head.head, reason));
-    };
-    if (!file_.has("heads/singular_values")) refuse("this result has no measure heads");
-    const auto numbers = layers("heads");
-    const std::int64_t heads = file_.shape("heads/singular_values")[1];
-    if (numbers.empty()) refuse("no layer has heads");
-    if (std::find(numbers.begin(), numbers.end(), head.layer) == numbers.end()) {
-        refuse(fmt::format("no layer of that number has heads in this result; there are {}, from {} to {}",
-                           numbers.size(), numbers.front(), numbers.back()));
+ordered_json findings_object(const ResultReader& file) {
+    ordered_json object = ordered_json::object();
+    for (const char* path : {"analysis/anchor", "analysis/mean_cos_to_anchor", "analysis/mean_cos_to_anchor_others",
+                             "analysis/mean_cos_any_anchor_median", "analysis/mean_cos_adjacent",
+                             "analysis/min_cos_adjacent", "analysis/max_cos_adjacent", "analysis/cos_first_last",
+                             "analysis/cos_middle_last", "analysis/share_beyond_two_sided",
+                             "analysis/share_beyond_shared_basis", "analysis/mean_cos_to_anchor_others_matched",
+                             "match/mean_matched_cos", "match/mean_matched_null", "match/share_moved"}) {
+        if (!file.has(path)) continue;
+        const double value = number(file, path);
+        const std::string name(path);
+        object[name.substr(name.find('/') + 1)] = std::isfinite(value) ? ordered_json(value) : ordered_json(nullptr);
     }
-    if (head.head < 0 || head.head >= heads) refuse(fmt::format("heads are 0 to {}", heads - 1));
-    head_ = head;
-}
-
-bool Findings::has(const std::string& path) const { return derived_.contains(path) || file_.has(path); }
-
-std::vector<double> Findings::all(const std::string& path) const {
-    const auto derived = derived_.find(path);
-    return derived == derived_.end() ? file_.read(path) : derived->second;
-}
-
-std::string Findings::word(const std::string& name) const {
-    if (!other_anchor_) return file_.has_attribute("analysis", name) ? file_.text_attribute("analysis", name) : "";
-    const auto found = words_.find(name);
-    return found == words_.end() ? "" : found->second;
-}
-
-std::vector<std::int64_t> Findings::layers(const std::string& group) const {
-    const std::string own = group + "/layer";
-    const auto numbers = file_.read(file_.has(own) ? own : "layer");
-    return {numbers.begin(), numbers.end()};
-}
-
-std::int64_t Findings::anchor() const {
-    const auto numbers = layers("analysis");
-    const auto found = std::find(numbers.begin(), numbers.end(), static_cast<std::int64_t>(number("analysis/anchor")));
-    if (found == numbers.end()) throw Error(ExitCode::input, "analysis/anchor names no layer of analysis/layer");
-    return found - numbers.begin();
-}
-
-HeadName Findings::head() const {
-    if (head_) return *head_;
-    const auto numbers = layers("heads");
-    return {numbers[numbers.size() / 2], 0};
+    for (const char* name : {"verdict", "verdict_any_anchor", "verdict_matched"}) {
+        if (!attribute(file, name).empty()) object[name] = attribute(file, name);
+    }
+    if (!object.empty()) object["chance_sd"] = 1.0 / file.number_attribute("", "hidden");
+    return object;
 }
 
 }  // namespace geom

@@ -4,9 +4,9 @@
 
 #include <cstdio>
 
-#include "app/machine.hpp"
 #include "app/stop_signals.hpp"
 #include "core/error.hpp"
+#include "core/host_name.hpp"
 
 namespace geom {
 

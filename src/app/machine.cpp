@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 #include <sched.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -10,7 +9,7 @@
 #include <limits>
 
 #include "core/error.hpp"
-#include "kernels/cpu/isa.hpp"
+#include "core/host_name.hpp"
 
 namespace geom {
 
@@ -81,11 +80,6 @@ void find_gpu(Machine& machine, std::int64_t budget, const Communicator& communi
 
 }  // namespace
 
-std::string host_name() {
-    char name[256] = {};
-    return ::gethostname(name, sizeof name - 1) == 0 ? name : "unknown-host";
-}
-
 std::int64_t peak_resident_bytes() { return proc_bytes("/proc/self/status", "VmHWM"); }
 std::int64_t resident_bytes() { return proc_bytes("/proc/self/status", "VmRSS"); }
 
@@ -98,7 +92,7 @@ Machine inspect_machine(const MachineRequest& request, const Communicator& commu
     machine.host = host_name();
     const int offered = default_threads(communicator);  // collective: asked by every rank, whatever it was told
     machine.threads = request.threads > 0 ? request.threads : offered;
-    machine.amx = communicator.all_reduce_min(std::int64_t{have_amx_bf16() ? 1 : 0}) == 1;
+    machine.isa = static_cast<Isa>(communicator.all_reduce_min(static_cast<std::int64_t>(usable_isa())));
     if (request.gpus) find_gpu(machine, request.budget, communicator);
     machine.resident = communicator.all_reduce_max(resident_bytes());
     const std::int64_t free = std::min(proc_bytes("/proc/meminfo", "MemAvailable"), container_bytes());

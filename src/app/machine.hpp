@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "kernels/cpu/isa.hpp"
 #include "kernels/gpu.hpp"
 #include "mpi/communicator.hpp"
 
@@ -14,7 +15,7 @@ namespace geom {
 struct Machine {
     std::string host;
     int threads = 1;            ///< this rank's
-    bool amx = false;           ///< every rank has AMX
+    Isa isa = Isa::portable;    ///< of the processors' products; every rank has it
     std::int64_t budget = 0;    ///< bytes of host memory a rank may use; the smallest of all ranks
     std::int64_t resident = 0;  ///< bytes a rank has before it starts; the largest of all ranks
 
@@ -38,8 +39,6 @@ struct MachineRequest {
 /// node bound to the same ones; the budget to 0.8 of the node's (or the container's) free memory divided by its ranks,
 /// and of the GPU's free memory. Rank i of a node gets GPU i, modulo their number.
 Machine inspect_machine(const MachineRequest& request, const Communicator& communicator);
-
-std::string host_name();
 
 /// Largest and current resident memory of this process, bytes.
 std::int64_t peak_resident_bytes();

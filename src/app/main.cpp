@@ -8,9 +8,9 @@
 #include <exception>
 
 #include "app/commands.hpp"
-#include "app/machine.hpp"
 #include "app/stop_signals.hpp"
 #include "core/error.hpp"
+#include "core/host_name.hpp"
 #include "mpi/agreement.hpp"
 #include "mpi/communicator.hpp"
 #include "mpi/environment.hpp"

@@ -13,9 +13,11 @@ namespace geom {
 
 namespace {
 
-std::string measure_list() {
+std::string measure_list(bool by_default) {
     std::string list;
-    for (const Measure& measure : measures()) list += fmt::format("{}{}", list.empty() ? "" : ",", measure.name);
+    for (const Measure& measure : measures()) {
+        if (measure.by_default || !by_default) list += fmt::format("{}{}", list.empty() ? "" : ",", measure.name);
+    }
     return list;
 }
 
@@ -58,7 +60,7 @@ void add_backend_option(CLI::App& app, std::string& backend) {
 }
 
 void add_work_options(CLI::App& app, RunOptions& run, RawValues& raw) {
-    app.add_option("-m,--measures", run.measures, fmt::format("measures to run (default {})", measure_list()))
+    app.add_option("-m,--measures", run.measures, fmt::format("measures to run (default {})", measure_list(true)))
         ->delimiter(',')
         ->type_name("NAME,...");
     app.add_option("--layers", raw.layers, "only layers A to B-1")->type_name("A:B");
@@ -66,6 +68,7 @@ void add_work_options(CLI::App& app, RunOptions& run, RawValues& raw) {
         ->capture_default_str()
         ->check(CLI::Range(1, 1 << 20))
         ->type_name("K");
+    app.add_flag("--legacy", run.legacy, "also what earlier scripts made of these measures, in the group legacy");
     app.add_option("--anchor", run.anchor, "decoder layer that the analysis compares the others with; -1: the last")
         ->capture_default_str()
         ->type_name("L");
@@ -81,7 +84,7 @@ void add_work_options(CLI::App& app, RunOptions& run, RawValues& raw) {
 void add_run_options(CLI::App& app, RunOptions& run) {
     app.add_option("-o,--output", run.output, "result file (default MODEL.geom.h5 in this folder)")
         ->type_name("FILE.h5");
-    app.add_flag("--overwrite", run.overwrite, "replace an existing result");
+    auto* overwrite = app.add_flag("--overwrite", run.overwrite, "replace an existing result");
     app.add_option("--json", run.json,
                    "write a JSON object about the run to FILE, or to stdout for - (the summary then goes to stderr)")
         ->type_name("FILE|-");
@@ -96,8 +99,9 @@ void add_run_options(CLI::App& app, RunOptions& run) {
     app.add_flag("--add", run.add,
                  "add measures to the result that is there, of the same model and options (a copy takes its place when "
                  "it is whole)")
-        ->excludes(resume);
-    app.add_flag("--dry-run", run.dry_run, "print the plan (owners, bytes, flops, memory) and stop");
+        ->excludes(resume)
+        ->excludes(overwrite);
+    app.add_flag("--dry-run", run.dry_run, "print the plan (owners, bytes, memory, predicted seconds) and stop");
     app.add_flag("--quiet", run.quiet, "no progress, no notes");
 }
 
@@ -144,7 +148,7 @@ void interpret(Options& options, const RawValues& raw) {
     for (const std::string& name : options.run.measures) {
         if (find_measure(name) == nullptr) {
             throw Error(ExitCode::usage, fmt::format("-m {}: this version has no measure of that name; it has {}", name,
-                                                     measure_list()));
+                                                     measure_list(false)));
         }
     }
     for (const std::string& backend : {options.run.backend, options.bench.backend}) {

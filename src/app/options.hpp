@@ -29,6 +29,7 @@ struct RunOptions {
     bool resume = false;
     bool fresh = false;
     bool add = false;
+    bool legacy = false;
     bool quiet = false;
 };
 

@@ -31,7 +31,7 @@ Survey agreed_survey(const RunOptions& options, const Communicator& communicator
     std::optional<Survey> survey;
     agree_on(communicator, [&] {
         survey = make_survey(options, machine);
-        if (options.add && !options.dry_run) add_to_result(*survey);
+        if (options.add) add_to_result(*survey);
     });
     return std::move(*survey);
 }

@@ -1,13 +1,12 @@
 #include "app/publish.hpp"
 
 #include <filesystem>
-#include <optional>
 #include <vector>
 
+#include "app/failure.hpp"
 #include "app/fault.hpp"
 #include "core/error.hpp"
 #include "derivations/derivation.hpp"
-#include "mpi/agreement.hpp"
 #include "output/assemble.hpp"
 #include "output/result_file.hpp"
 
@@ -34,14 +33,13 @@ public:
 
     void write() {
         try {
-            phases_.time("write",
-                         [&] { on_rank_0([&] { create_skeleton(temporary_, schema_, root_attributes(run_)); }); });
+            on_rank_0("write", [&] { create_skeleton(temporary_, schema_, root_attributes(run_)); });
             for (std::size_t v = 0; v < survey_.measured.variables.size(); ++v) write_variable(v);
             for (const Derivation& derivation : derivations()) derive(derivation);
             run_.phases = phases_.over_ranks(phase_names_, communicator_);
             run_.peak_bytes = communicator_.all_reduce_max(peak_resident_bytes());
             run_.peak_device_bytes = communicator_.all_reduce_max(peak_gpu_bytes());
-            on_rank_0([&] {
+            on_rank_0("write", [&] {
                 append(temporary_, schema_, run_slabs(run_, schema_), {});
                 finish(temporary_, survey_.run.file);
             });
@@ -63,10 +61,20 @@ private:
     }
 
     template <class F>
-    void on_rank_0(F&& f) {
-        agree_on(communicator_, [&] {
-            if (communicator_.rank() == 0) f();
-        });
+    void on_rank_0(const std::string& phase, F&& f) {
+        if (communicator_.rank() == 0) {
+            together(phase, f);
+        } else {
+            Failure().agree(communicator_, phases_);
+        }
+    }
+
+    // On every rank; what the others take longer is waiting.
+    template <class F>
+    void together(const std::string& phase, F&& f) {
+        Failure failure;
+        phases_.time(phase, [&] { failure.keep(f); });
+        failure.agree(communicator_, phases_);
     }
 
     // A variable at a time, so that its numbers exist twice only while they are on their way.
@@ -74,20 +82,14 @@ private:
         const std::string path = survey_.measured.variables[v].path();
         const std::int64_t computed = survey_.run.schema.find(path);
         std::vector<Slab> slabs;
-        phases_.time("assemble", [&] {
-            if (computed >= 0) {
-                slabs = computed_slabs(static_cast<std::size_t>(computed), v);
-            } else {
-                agree_on(communicator_, [&] { slabs = copied_slabs(v); });
-            }
-            if (communicator_.all_reduce_sum(static_cast<std::int64_t>(slabs.size())) == 0)
-                throw Error(ExitCode::internal, path + " was not computed");
+        together("assemble", [&] {
+            slabs = computed >= 0 ? computed_slabs(static_cast<std::size_t>(computed), v) : copied_slabs(v);
         });
-        phases_.time("write", [&] {
-            maybe_fail("write", communicator_.rank());
-            agree_on(communicator_, [&] { write_slabs(temporary_, schema_, slabs, communicator_); });
-            agree_on(communicator_, [&] { verify_slabs(temporary_, schema_, slabs); });
-        });
+        if (communicator_.all_reduce_sum(static_cast<std::int64_t>(slabs.size())) == 0)
+            throw Error(ExitCode::internal, path + " was not computed");
+        together("write", [&] { maybe_fail("write", communicator_.rank()); });
+        together("write", [&] { write_slabs(temporary_, schema_, slabs, communicator_); });
+        together("write", [&] { verify_slabs(temporary_, schema_, slabs); });
     }
 
     std::vector<Slab> computed_slabs(std::size_t computed, std::size_t v) {
@@ -114,16 +116,14 @@ private:
 
     // From the numbers as written: what would come of the finished file.
     void derive(const Derivation& derivation) {
-        phases_.time(std::string(derivation.name), [&] {
-            on_rank_0([&] {
-                if (derivation.declare(derivable_).variables.empty()) return;
-                ResultEditor editor(temporary_);
-                derivation.compute({editor.reader(), schema_, survey_.derivation_settings,
-                                    [&](const Slab& slab) { editor.write(schema_, slab); },
-                                    [&](const Attribute& attribute) { editor.set(attribute); }});
-                editor.close();
-                derivable_.add(derivation.declare(derivable_));
-            });
+        on_rank_0(std::string(derivation.name), [&] {
+            if (derivation.declare(derivable_).variables.empty()) return;
+            ResultEditor editor(temporary_);
+            derivation.compute({editor.reader(), schema_, survey_.derivation_settings,
+                                [&](const Slab& slab) { editor.write(schema_, slab); },
+                                [&](const Attribute& attribute) { editor.set(attribute); }});
+            editor.close();
+            derivable_.add(derivation.declare(derivable_));
         });
     }
 

@@ -1,5 +1,7 @@
 #include "app/schedule.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "app/choose_backend.hpp"
@@ -7,6 +9,23 @@
 #include "core/error.hpp"
 
 namespace geom {
+
+namespace {
+
+// Where a measure is, for a person who has to find what is wrong there.
+std::string place_of(const Load& load, const ModelShape& shape) {
+    if (load.of == UnitOf::global)
+        return std::string(name_of(shape.globals[static_cast<std::size_t>(load.index)].family));
+    const std::string layer = fmt::format("layer {}", shape.at(load.row).number);
+    return load.of == UnitOf::expert ? fmt::format("{}, expert {}", layer, load.index) : layer;
+}
+
+std::string place_of(const PairVisit& pair) {
+    return pair.heads.size() == 1 ? fmt::format("head {}", pair.heads.front())
+                                  : fmt::format("heads {} to {}", pair.heads.front(), pair.heads.back());
+}
+
+}  // namespace
 
 Schedule::Schedule(const Survey& survey, const Plan& plan, Recorder& recorder, const Communicator& communicator,
                    Phases& phases, Progress& progress)
@@ -49,8 +68,18 @@ void Schedule::begin_stream(const std::vector<Load>& loads, std::int64_t pass, s
                                       requests_of(plan_, loads, pass), slots, [this] { heartbeat_.tick(); });
 }
 
-void Schedule::agree_on_failure(const Failure& failure) {
-    phases_.time("wait", [&] { agree(communicator_, failure.error()); });
+// What goes wrong inside a measure is said with the measure and the place.
+template <class F>
+void Schedule::call(std::int64_t measure, const std::string& place, F&& f) {
+    const std::string& name = plan_.input.measures[static_cast<std::size_t>(measure)].name;
+    phases_.time(name, [&] {
+        try {
+            maybe_fail(name, communicator_.rank());
+            f(works_[static_cast<std::size_t>(measure)]);
+        } catch (const Error& error) {
+            throw Error(error.code(), fmt::format("{} ({}, {})", error.what(), name, place), error.where());
+        }
+    });
 }
 
 const LayerWeights* Schedule::next_load(Failure& failure) {
@@ -77,7 +106,7 @@ void Schedule::sweep(std::int64_t pass, HeadStore& blocks) {
         Failure failure;
         const LayerWeights* weights = next_load(failure);
         if (weights != nullptr) failure.keep([&] { visit(*load, *weights); });
-        agree_on_failure(failure);
+        failure.agree(communicator_, phases_);
         if (plan_.exchanges(pass, round)) {
             phases_.time("exchange", [&] {
                 maybe_fail("exchange", communicator_.rank());
@@ -97,12 +126,11 @@ void Schedule::visit(const Load& load, const LayerWeights& weights) {
         seen.units = visit.units;
         if (load.of == UnitOf::global)
             seen.complete = load.rows.end == survey_.shape.globals[static_cast<std::size_t>(load.index)].rows;
-        phases_.time(name_of(visit.measure), [&] { works_[static_cast<std::size_t>(visit.measure)].layer(seen); });
+        call(visit.measure, place_of(load, survey_.shape), [&](const MeasureWork& work) { work.layer(seen); });
     }
 }
 
-// --- the rising sweep
-// --------------------------------------------------------------------------------------------------
+// --- the rising sweep ------------------------------------------------------------------------------------------------
 //
 //   chunk c is on the i-th rank that has layers in step c + i:
 //
@@ -132,7 +160,11 @@ void Schedule::sweep_rising() {
     const std::vector<Load>& loads = mine().rising;
     const std::int64_t stage =
         std::find(stages.begin(), stages.end(), std::int64_t{communicator_.rank()}) - stages.begin();
-    std::vector<std::vector<std::byte>> states(plan_.input.measures.size());
+    std::vector<std::vector<std::byte>> states;  // also of measures whose weights this rank's layers lack
+    for (const MeasureDemand& measure : plan_.input.measures) {
+        const bool carries = !measure.owed.empty() && measure.needs.rising.chunks > 0;
+        states.emplace_back(static_cast<std::size_t>(carries ? measure.needs.rising.state_bytes : 0));
+    }
     if (!loads.empty()) begin_stream(loads, 0, mine().slots);
     const std::vector<LayerRequest> requests = requests_of(plan_, loads, 0);
     for (std::int64_t step = 0; step < chunks() + std::ssize(stages) - 1; ++step) {
@@ -145,7 +177,7 @@ void Schedule::sweep_rising() {
                 if (weights != nullptr) failure.keep([&] { visit_rising(load, *weights, chunk, states); });
             }
         }
-        agree_on_failure(failure);
+        failure.agree(communicator_, phases_);
         pass_states_on(step, states);
     }
 }
@@ -156,13 +188,12 @@ void Schedule::visit_rising(const Load& load, const LayerWeights& weights, std::
         const auto m = static_cast<std::size_t>(visit.measure);
         const Rising& rising = plan_.input.measures[m].needs.rising;
         if (chunk >= rising.chunks) continue;
-        states[m].resize(static_cast<std::size_t>(rising.state_bytes));
         LayerVisit seen{load.of, load.row, load.index, load.rows, weights};
         seen.units = visit.units;
         seen.chunk = chunk;
         seen.state = states[m];
         seen.complete = chunk == rising.chunks - 1;
-        phases_.time(name_of(visit.measure), [&] { works_[m].layer(seen); });
+        call(visit.measure, place_of(load, survey_.shape), [&](const MeasureWork& work) { work.layer(seen); });
     }
 }
 
@@ -180,9 +211,6 @@ void Schedule::pass_states_on(std::int64_t step, std::vector<std::vector<std::by
         for (const std::string& message : communicator_.all_to_all(sends)) {
             std::size_t at = 0;
             for (std::size_t m = 0; m < states.size() && !message.empty(); ++m) {
-                const MeasureDemand& measure = plan_.input.measures[m];
-                if (measure.owed.empty() || measure.needs.rising.chunks == 0) continue;
-                states[m].resize(static_cast<std::size_t>(measure.needs.rising.state_bytes));
                 std::copy_n(reinterpret_cast<const std::byte*>(message.data()) + at, states[m].size(),
                             states[m].begin());
                 at += states[m].size();
@@ -191,8 +219,7 @@ void Schedule::pass_states_on(std::int64_t step, std::vector<std::vector<std::by
     });
 }
 
-// --- pairs of heads
-// ----------------------------------------------------------------------------------------------------
+// --- pairs of heads --------------------------------------------------------------------------------------------------
 
 // All ranks go through as many shares as any of them has, so that they can stop together between two.
 void Schedule::look_at_pairs(std::int64_t pass, const HeadStore& blocks) {
@@ -204,21 +231,19 @@ void Schedule::look_at_pairs(std::int64_t pass, const HeadStore& blocks) {
     Failure failure;
     for (std::int64_t round = 0; round < rounds; ++round) {
         failure.keep([&] { heartbeat_.stop_if_asked(); });
-        agree_on_failure(failure);
+        failure.agree(communicator_, phases_);
         if (round >= std::ssize(visits)) continue;
         const PairVisit& pair = visits[static_cast<std::size_t>(round)];
         for (const Visit& visit : pair.visits) {
-            phases_.time(name_of(visit.measure), [&] {
-                maybe_fail("measure", communicator_.rank());
-                failure.keep([&] {
-                    works_[static_cast<std::size_t>(visit.measure)].pair(
-                        {blocks, pair.left, pair.right, pair.heads, visit.units});
+            failure.keep([&] {
+                call(visit.measure, place_of(pair), [&](const MeasureWork& work) {
+                    work.pair({blocks, pair.left, pair.right, pair.heads, visit.units});
                 });
             });
         }
         progress_.advance(flops / static_cast<double>(visits.size()));
     }
-    agree_on_failure(failure);
+    failure.agree(communicator_, phases_);
     progress_.end();
 }
 
@@ -226,9 +251,10 @@ void Schedule::finish_measures() {
     Failure failure;
     for (std::size_t m = 0; m < works_.size(); ++m) {
         if (!works_[m].finish) continue;
-        phases_.time(name_of(static_cast<std::int64_t>(m)), [&] { failure.keep(works_[m].finish); });
+        failure.keep(
+            [&] { call(static_cast<std::int64_t>(m), "at its end", [](const MeasureWork& work) { work.finish(); }); });
     }
-    agree_on_failure(failure);
+    failure.agree(communicator_, phases_);
 }
 
 }  // namespace geom

@@ -10,12 +10,12 @@
 #include <string>
 #include <vector>
 
+#include "app/failure.hpp"
 #include "app/heartbeat.hpp"
 #include "app/phases.hpp"
 #include "app/survey.hpp"
 #include "core/progress.hpp"
 #include "exchange/head_store.hpp"
-#include "mpi/agreement.hpp"
 #include "mpi/collectives.hpp"
 #include "output/recorder.hpp"
 #include "plan/plan.hpp"
@@ -42,41 +42,21 @@ public:
     std::string exchange() const { return collectives_->name(); }
 
 private:
-    /// What a rank failed with since all ranks last agreed.
-    class Failure {
-    public:
-        template <class F>
-        void keep(F&& f) {
-            if (error_) return;
-            try {
-                f();
-            } catch (const Error& error) {
-                error_ = error;
-            }
-        }
-        const std::optional<Error>& error() const noexcept { return error_; }
-
-    private:
-        std::optional<Error> error_;
-    };
-
     void sweep(std::int64_t pass, HeadStore& blocks);
     void sweep_rising();
     void look_at_pairs(std::int64_t pass, const HeadStore& blocks);
     const LayerWeights* next_load(Failure& failure);
+    template <class F>
+    void call(std::int64_t measure, const std::string& place, F&& f);
     void visit(const Load& load, const LayerWeights& weights);
     void visit_rising(const Load& load, const LayerWeights& weights, std::int64_t chunk,
                       std::vector<std::vector<std::byte>>& states);
     void pass_states_on(std::int64_t step, std::vector<std::vector<std::byte>>& states);
-    void agree_on_failure(const Failure& failure);
     void finish_measures();
     void begin_stream(const std::vector<Load>& loads, std::int64_t pass, std::int64_t slots);
     std::int64_t chunks() const;
     std::vector<std::int64_t> rising_ranks() const;
     const RankPlan& mine() const { return plan_.ranks[static_cast<std::size_t>(communicator_.rank())]; }
-    std::string name_of(std::int64_t measure) const {
-        return plan_.input.measures[static_cast<std::size_t>(measure)].name;
-    }
 
     const Survey& survey_;
     const Plan& plan_;

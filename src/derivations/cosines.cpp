@@ -55,11 +55,25 @@ void emit_scalars(const DerivationContext& context, std::span<const double> cos_
     set_verdict(context, "verdict_any_anchor", median);
 }
 
+// [H] of a row's cosines: over the other layers.
+std::vector<double> mean_by_head(const CosineRow& row, std::int64_t anchor, std::int64_t heads) {
+    std::vector<double> means;
+    for (std::int64_t h = 0; h < heads; ++h) {
+        Mean mean;
+        for (std::int64_t l = 0; l < std::ssize(row.mean); ++l) {
+            if (l != anchor) mean.add(row.cos[at(l * heads + h)]);
+        }
+        means.push_back(mean.value());
+    }
+    return means;
+}
+
 void emit_anchor(const DerivationContext& context, const GramRows& rows, std::int64_t anchor) {
     const auto gram = rows.gram(anchor);
     const CosineRow row = cosines_with(anchor, gram, rows.norms(), rows.heads());
     const AnchorRow relation = relation_to_anchor(anchor, gram, row, rows.heads());
     emit_whole(context, "anchor_cos", row.mean);
+    emit_whole(context, "anchor_cos_head", mean_by_head(row, anchor, rows.heads()));
     emit_whole(context, "anchor_scale", relation.scale);
     emit_whole(context, "anchor_residual", relation.residual);
 }
@@ -137,14 +151,6 @@ double mean_adjacent_cosine(std::span<const double> cos_mean, std::int64_t layer
     return mean_of(adjacent(cos_mean, layers));
 }
 
-double mean_pair_cosine(std::span<const double> cos_mean, std::int64_t layers) {
-    Mean mean;
-    for (std::int64_t l = 0; l < layers; ++l) {
-        for (std::int64_t m = l + 1; m < layers; ++m) mean.add(cos_mean[at(l * layers + m)]);
-    }
-    return mean.value();
-}
-
 std::vector<double> mean_cosine_with_others(std::span<const double> cos_mean, std::int64_t layers) {
     std::vector<double> means;
     for (std::int64_t l = 0; l < layers; ++l) {
@@ -175,6 +181,8 @@ Schema declare_cosines(const Schema& present) {
             "cos in standard deviations of operators whose in- and out-directions are random: cos times hidden",
             "NaN where one of the operators is zero, and for a layer with itself");
         add("anchor_cos", {"layer"}, "cosine with the anchor, mean over heads", zero_layer);
+        add("anchor_cos_head", {"head"}, "cosine of a head with itself in the anchor, mean over the other layers",
+            "NaN for a single layer, and where the head has a zero operator in the anchor or in all others");
         add("anchor_scale", {"layer"}, "inner product with the anchor over its squared norm, mean over heads",
             zero_layer);
         add("anchor_residual", {"layer"}, "sqrt(1 - cos^2) with the anchor, mean over heads", zero_layer);

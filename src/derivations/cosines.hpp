@@ -51,9 +51,6 @@ AnchorRow relation_to_anchor(std::int64_t anchor, std::span<const double> gram, 
 /// Mean of cos_mean [L, L] over consecutive layers; NaN for a single layer. NaN entries are skipped.
 double mean_adjacent_cosine(std::span<const double> cos_mean, std::int64_t layers);
 
-/// Mean of cos_mean [L, L] over all pairs l < l'; NaN for a single layer. NaN entries are skipped.
-double mean_pair_cosine(std::span<const double> cos_mean, std::int64_t layers);
-
 /// Mean of cos_mean [L, L] of each layer with all others, [L].
 std::vector<double> mean_cosine_with_others(std::span<const double> cos_mean, std::int64_t layers);
 

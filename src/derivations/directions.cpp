@@ -44,107 +44,34 @@ const Scale& scale_of(const Schema& schema, const std::string& path, const char*
     return schema.scale_of(schema.variables[at(schema.index_of(path))], dim);
 }
 
-/// Layer by layer, so that memory holds two layers' eigenvalues.
-class Signs {
-public:
-    Signs(const DerivationContext& context, std::int64_t anchor) : context_(context), anchor_(anchor) {
-        const auto shape = context.file.shape("heads/sym_eigs");
-        layers_ = shape[0];
-        heads_ = shape[1];
-        length_ = shape[2];
-        leading_ = scale_of(context.schema, "analysis/sign_agreement", "top_k_signs").values;
-    }
-
-    void compute() {
-        const auto of_anchor = eigenvalues(anchor_);
-        std::vector<double> agreement(leading_.size() * at(layers_));
-        for (std::int64_t l = 0; l < layers_; ++l) {
-            const auto of_layer = eigenvalues(l);
-            for (std::size_t k = 0; k < leading_.size(); ++k) {
-                Mean mean;
-                for (std::int64_t h = 0; h < heads_; ++h)
-                    mean.add(sign_agreement(of_head(of_layer, h), of_head(of_anchor, h), leading_[k]));
-                agreement[k * at(layers_) + at(l)] = mean.value();
-            }
+// Thirds of the layers, without the anchor, which agrees with itself.
+void emit_thirds(const DerivationContext& context, std::span<const double> agreement, std::int64_t layers,
+                 std::int64_t anchor) {
+    const std::int64_t third = layers / 3, leading = std::ssize(agreement) / layers;
+    const std::array<Range, 3> thirds{Range{0, third}, Range{third, 2 * third}, Range{2 * third, layers}};
+    for (std::size_t t = 0; t < thirds.size(); ++t) {
+        std::vector<double> means;
+        for (std::int64_t k = 0; k < leading; ++k) {
+            Mean mean;
+            for (std::int64_t l = thirds[t].begin; third > 0 && l < thirds[t].end; ++l)
+                if (l != anchor) mean.add(agreement[at(k * layers + l)]);
+            means.push_back(mean.value());
         }
-        emit_whole(context_, "sign_agreement", agreement);
-        emit_thirds(agreement);
-        emit_chance();
+        emit_whole(context, std::string("sign_agreement_") + third_names[t], means);
     }
+}
 
-private:
-    std::vector<double> eigenvalues(std::int64_t l) const {
-        return context_.file.read("heads/sym_eigs", {l, 0, 0}, {1, heads_, length_});
-    }
-    std::span<const double> of_head(const std::vector<double>& values, std::int64_t h) const {
-        return std::span(values).subspan(at(h * length_), at(length_));
-    }
-
-    // Without the anchor, which agrees with itself.
-    void emit_thirds(const std::vector<double>& agreement) const {
-        const std::int64_t third = layers_ / 3;
-        const std::array<Range, 3> thirds{Range{0, third}, Range{third, 2 * third}, Range{2 * third, layers_}};
-        for (std::size_t t = 0; t < thirds.size(); ++t) {
-            std::vector<double> means;
-            for (std::size_t k = 0; k < leading_.size(); ++k) {
-                Mean mean;
-                for (std::int64_t l = thirds[t].begin; third > 0 && l < thirds[t].end; ++l)
-                    if (l != anchor_) mean.add(agreement[k * at(layers_) + at(l)]);
-                means.push_back(mean.value());
-            }
-            emit_whole(context_, std::string("sign_agreement_") + third_names[t], means);
-        }
-    }
-
-    void emit_chance() const {
-        const auto hidden = static_cast<std::int64_t>(context_.file.number_attribute("", "hidden"));
-        auto deviations = sign_agreement_sd(length_ / 2, hidden, leading_, null_seed);
-        for (double& deviation : deviations) deviation /= std::sqrt(static_cast<double>(heads_));
-        emit_whole(context_, "sign_agreement_chance_sd", deviations);
-    }
-
-    const DerivationContext& context_;
-    std::int64_t anchor_, layers_, heads_, length_;
-    std::vector<std::int32_t> leading_;
-};
-
-/// Head by head, so that memory holds two heads' directions of a variable of gigabytes.
-class Subspaces {
-public:
-    Subspaces(const DerivationContext& context, std::int64_t anchor)
-        : context_(context), anchor_(anchor), shape_(context.file.shape("heads/right_dirs")) {}
-
-    void compute() {
-        std::vector<std::array<Mean, 5>> means(at(shape_[0]));
-        for (std::int64_t h = 0; h < shape_[1]; ++h) {
-            const auto of_anchor = directions(anchor_, h);
-            for (std::int64_t l = 0; l < shape_[0]; ++l) {
-                const SubspaceAngles angles = subspace_angles(directions(l, h), of_anchor, shape_[3]);
-                const std::array values{angles.mean_cos, angles.min_cos, angles.overlap, angles.chance, angles.top1};
-                for (std::size_t i = 0; i < values.size(); ++i) means[at(l)][i].add(values[i]);
-            }
-        }
-        constexpr std::array names{"angle_mean_cos", "angle_min_cos", "subspace_overlap", "subspace_overlap_chance",
-                                   "top1_overlap"};
-        for (std::size_t i = 0; i < names.size(); ++i) {
-            std::vector<double> values;
-            for (const auto& of_layer : means) values.push_back(of_layer[i].value());
-            emit_whole(context_, names[i], values);
-        }
-    }
-
-private:
-    std::vector<float> directions(std::int64_t l, std::int64_t h) const {
-        std::vector<float> rows(at(shape_[2] * shape_[3]));
-        context_.file.read_bytes("heads/right_dirs", ValueType::f32, {l, h, 0, 0}, {1, 1, shape_[2], shape_[3]},
-                                 std::as_writable_bytes(std::span(rows)));
-        return rows;
-    }
-
-    const DerivationContext& context_;
-    std::int64_t anchor_;
-    std::vector<std::int64_t> shape_;  // layer, head, direction, hidden
-};
+void emit_signs(const DerivationContext& context, std::int64_t anchor) {
+    const auto shape = context.file.shape("heads/sym_eigs");
+    const auto& leading = scale_of(context.schema, "analysis/sign_agreement", "top_k_signs").values;
+    const auto agreement = sign_agreements(context.file, "heads/sym_eigs", anchor, leading);
+    emit_whole(context, "sign_agreement", agreement);
+    emit_thirds(context, agreement, shape[0], anchor);
+    const auto hidden = static_cast<std::int64_t>(context.file.number_attribute("", "hidden"));
+    auto deviations = sign_agreement_sd(shape[2] / 2, hidden, leading, null_seed);
+    for (double& deviation : deviations) deviation /= std::sqrt(static_cast<double>(shape[1]));
+    emit_whole(context, "sign_agreement_chance_sd", deviations);
+}
 
 }  // namespace
 
@@ -155,6 +82,28 @@ double sign_agreement(std::span<const double> left, std::span<const double> righ
         mean.add(sign(left[at(i)]) == sign(right[at(i)]) ? 1.0 : 0.0);
     }
     return mean.value();
+}
+
+std::vector<double> sign_agreements(const ResultReader& file, const std::string& path, std::int64_t anchor,
+                                    std::span<const std::int32_t> leading) {
+    const auto shape = file.shape(path);
+    const std::int64_t layers = shape[0], heads = shape[1], length = shape[2];
+    const auto of_layer = [&](std::int64_t l) { return file.read(path, {l, 0, 0}, {1, heads, length}); };
+    const auto of_head = [&](const std::vector<double>& values, std::int64_t h) {
+        return std::span(values).subspan(at(h * length), at(length));
+    };
+    const auto anchors = of_layer(anchor);
+    std::vector<double> agreement(leading.size() * at(layers));
+    for (std::int64_t l = 0; l < layers; ++l) {
+        const auto values = of_layer(l);
+        for (std::size_t k = 0; k < leading.size(); ++k) {
+            Mean mean;
+            for (std::int64_t h = 0; h < heads; ++h)
+                mean.add(sign_agreement(of_head(values, h), of_head(anchors, h), leading[k]));
+            agreement[k * at(layers) + at(l)] = mean.value();
+        }
+    }
+    return agreement;
 }
 
 SubspaceAngles subspace_angles(std::span<const float> left, std::span<const float> right, std::int64_t hidden) {
@@ -178,13 +127,46 @@ SubspaceAngles subspace_angles(std::span<const float> left, std::span<const floa
     return angles;
 }
 
-Schema declare_directions(const Schema& present) {
-    if (present.find("heads/sym_eigs") < 0) return {};
-    const std::int64_t length = scale_of(present, "heads/sym_eigs", "sym").length;
+AngleMeans angle_means(const ResultReader& file, const std::string& path, std::int64_t anchor,
+                       const std::function<void(std::span<float>)>& prepare) {
+    const auto shape = file.shape(path);
+    const auto directions = [&](std::int64_t l, std::int64_t h) {
+        std::vector<float> rows(at(shape[2] * shape[3]));
+        file.read_bytes(path, ValueType::f32, {l, h, 0, 0}, {1, 1, shape[2], shape[3]},
+                        std::as_writable_bytes(std::span(rows)));
+        prepare(rows);
+        return rows;
+    };
+    std::vector<std::array<Mean, 5>> means(at(shape[0]));
+    for (std::int64_t h = 0; h < shape[1]; ++h) {
+        const auto of_anchor = directions(anchor, h);
+        for (std::int64_t l = 0; l < shape[0]; ++l) {
+            const SubspaceAngles angles = subspace_angles(directions(l, h), of_anchor, shape[3]);
+            const std::array values{angles.mean_cos, angles.min_cos, angles.overlap, angles.chance, angles.top1};
+            for (std::size_t i = 0; i < values.size(); ++i) means[at(l)][i].add(values[i]);
+        }
+    }
+    AngleMeans all;
+    for (const auto& [mean_cos, min_cos, overlap, chance, top1] : means) {
+        all.mean_cos.push_back(mean_cos.value());
+        all.min_cos.push_back(min_cos.value());
+        all.overlap.push_back(overlap.value());
+        all.chance.push_back(chance.value());
+        all.top1.push_back(top1.value());
+    }
+    return all;
+}
+
+Scale leading_eigenvalues(std::int64_t length) {
     Scale leading{"", "top_k_signs", 0, {}, "number of leading eigenvalues of g + g^T", {}};
     for (std::int32_t k = 2; k <= std::min<std::int64_t>(256, length); k *= 2) leading.values.push_back(k);
     leading.length = std::ssize(leading.values);
-    Schema schema{{leading}, {}};
+    return leading;
+}
+
+Schema declare_directions(const Schema& present) {
+    if (present.find("heads/sym_eigs") < 0) return {};
+    Schema schema{{leading_eigenvalues(scale_of(present, "heads/sym_eigs", "sym").length)}, {}};
     const auto add = [&schema](const std::string& name, std::vector<std::string> dims, const std::string& long_name,
                                const char* missing) {
         schema.variables.push_back(analysis_variable(name, std::move(dims), long_name, missing));
@@ -214,8 +196,13 @@ Schema declare_directions(const Schema& present) {
 
 void compute_directions(const DerivationContext& context, std::int64_t anchor) {
     if (context.schema.find("heads/sym_eigs") < 0) return;
-    Signs(context, anchor).compute();
-    Subspaces(context, anchor).compute();
+    emit_signs(context, anchor);
+    const AngleMeans angles = angle_means(context.file, "heads/right_dirs", anchor);
+    emit_whole(context, "angle_mean_cos", angles.mean_cos);
+    emit_whole(context, "angle_min_cos", angles.min_cos);
+    emit_whole(context, "top1_overlap", angles.top1);
+    emit_whole(context, "subspace_overlap", angles.overlap);
+    emit_whole(context, "subspace_overlap_chance", angles.chance);
 }
 
 }  // namespace geom

@@ -2,7 +2,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "derivations/derivation.hpp"
@@ -24,6 +26,25 @@ struct SubspaceAngles {
 
 /// All NaN where one set has no rows. The rows of a set are orthogonal.
 SubspaceAngles subspace_angles(std::span<const float> left, std::span<const float> right, std::int64_t hidden);
+
+/// sign_agreement of every layer with the anchor, means over heads, for each of `leading`: [k, L]. `path` is a variable
+/// [layer, head, eigenvalue], of which memory holds two layers.
+std::vector<double> sign_agreements(const ResultReader& file, const std::string& path, std::int64_t anchor,
+                                    std::span<const std::int32_t> leading);
+
+/// Means over heads of SubspaceAngles with the anchor: [L] each.
+struct AngleMeans {
+    std::vector<double> mean_cos, min_cos, overlap, chance, top1;
+};
+
+/// `path` is a variable [layer, head, direction, hidden], of which memory holds two heads. `prepare` may change a
+/// head's rows first.
+AngleMeans angle_means(
+    const ResultReader& file, const std::string& path, std::int64_t anchor,
+    const std::function<void(std::span<float>)>& prepare = [](std::span<float>) {});
+
+/// The scale of sign agreements of 2 to min(256, `length`) eigenvalues.
+Scale leading_eigenvalues(std::int64_t length);
 
 /// The part of group analysis that heads gives.
 Schema declare_directions(const Schema& present);

@@ -13,6 +13,7 @@ namespace {
 
 constexpr std::uint64_t null_seed = 1;
 constexpr const char* cross_gram = "match/cross_gram";
+constexpr const char* single_layer = "NaN for a single layer";
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
@@ -32,6 +33,10 @@ Schema declare_matching(const Schema& present) {
         "NaN for a layer with itself");
     add("matched_excess", {"layer", "layer_b"}, ValueType::f64, "mean |matched_cos| over heads less matched_null",
         "NaN for a layer with itself, and where every head has a zero operator in one of the layers");
+    add("mean_matched_cos", {}, ValueType::f64, "mean |matched_cos| over heads and pairs of layers", single_layer);
+    add("mean_matched_null", {}, ValueType::f64, "mean matched_null over pairs of layers", single_layer);
+    add("share_moved", {}, ValueType::f64,
+        "share of heads, over pairs of layers, that are matched with a head of another number", single_layer);
     return schema;
 }
 
@@ -103,17 +108,31 @@ private:
         const auto steep = steepness();
         const double hidden = context_.file.number_attribute("", "hidden");
         std::vector<double> nulls, excess;
+        Mean sizes, chances, moved;
         for (std::int64_t l = 0; l < layers_; ++l) {
             for (std::int64_t other = 0; other < layers_; ++other) {
                 Mean size;
-                for (std::int64_t h = 0; h < heads_; ++h) size.add(std::abs(matched_[place(l, other, h)]));
+                for (std::int64_t h = 0; h < heads_; ++h) {
+                    size.add(std::abs(matched_[place(l, other, h)]));
+                    if (l < other) moved.add(assignment_[place(l, other, h)] == h ? 0.0 : 1.0);
+                }
                 const double chance = null_model.mean_abs_z(steep[at(l)] * steep[at(other)]) / hidden;
                 nulls.push_back(l == other ? not_a_number : chance);
                 excess.push_back(size.value() - nulls.back());
+                if (l >= other) continue;
+                sizes.add(size.value());
+                chances.add(chance);
             }
         }
         context_.emit(whole_slab(context_.schema, "match/matched_null", nulls));
         context_.emit(whole_slab(context_.schema, "match/matched_excess", excess));
+        emit("match/mean_matched_cos", sizes);
+        emit("match/mean_matched_null", chances);
+        emit("match/share_moved", moved);
+    }
+
+    void emit(const char* path, const Mean& mean) const {
+        context_.emit(whole_slab(context_.schema, path, std::vector<double>{mean.value()}));
     }
 
     const DerivationContext& context_;

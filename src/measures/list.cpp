@@ -3,6 +3,7 @@
 
 #include "measures/gram.hpp"
 #include "measures/heads.hpp"
+#include "measures/legacy_heads.hpp"
 #include "measures/measure.hpp"
 
 namespace geom {
@@ -11,6 +12,7 @@ std::span<const Measure> measures() {
     static const std::array all{
         gram_measure(),
         heads_measure(),
+        legacy_heads_measure(),
     };
     return all;
 }

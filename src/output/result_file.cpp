@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstring>
 #include <map>
@@ -17,6 +16,7 @@
 
 #include "core/crc32c.hpp"
 #include "core/error.hpp"
+#include "core/host_name.hpp"
 #include "output/hdf5_file.hpp"
 
 namespace geom {
@@ -287,11 +287,6 @@ Schema schema_in(const Hdf5File& file) {
                                     text_of_attribute(file, path, "missing")});
     }
     return schema;
-}
-
-std::string host_name() {
-    std::array<char, 256> name{};
-    return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "host";
 }
 
 }  // namespace

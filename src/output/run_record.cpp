@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <chrono>
 #include <ctime>
+#include <string_view>
 
 namespace geom {
 
@@ -70,6 +72,18 @@ std::string identity_text(const Identity& identity) {
     std::string text;
     for (const auto& [key, value] : identity) text += fmt::format("{}{}={}", text.empty() ? "" : "; ", key, value);
     return text;
+}
+
+Identity identity_of_text(const std::string& text) {
+    constexpr std::string_view between = "; ";
+    Identity identity;
+    for (std::size_t begin = 0; begin < text.size();) {
+        const std::size_t end = std::min(text.find(between, begin), text.size());
+        const std::size_t equals = text.find('=', begin);
+        if (equals < end) identity[text.substr(begin, equals - begin)] = text.substr(equals + 1, end - equals - 1);
+        begin = end + between.size();
+    }
+    return identity;
 }
 
 std::vector<Attribute> root_attributes(const RunRecord& run) {

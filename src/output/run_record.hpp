@@ -55,6 +55,9 @@ std::vector<Attribute> root_attributes(const RunRecord& run);
 /// An identity as one line of text, for the attribute that tells whether a result is of the same run.
 std::string identity_text(const Identity& identity);
 
+/// What identity_text() was made of.
+Identity identity_of_text(const std::string& text);
+
 /// The numbers of run_schema(), for phases in that order.
 std::vector<Slab> run_slabs(const RunRecord& run, const Schema& schema);
 

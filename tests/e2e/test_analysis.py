@@ -2,14 +2,13 @@
 
 import numpy as np
 import pytest
-
 from conftest import GOLDEN, golden, read_config, run
 
 h5py = pytest.importorskip("h5py")
 
 MODELS = [*GOLDEN, "qwen3-trained"]
 # as facts of the golden files: verdicts by same-index heads
-VERDICTS = dict(zip(MODELS, ["WEAK", "MEDIUM", "MEDIUM", "REJECTED", "WEAK"]))
+VERDICTS = dict(zip(MODELS, ["WEAK", "MEDIUM", "MEDIUM", "REJECTED", "WEAK"], strict=True))
 
 
 def golden_analysis(model):

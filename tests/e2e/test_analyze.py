@@ -119,6 +119,7 @@ def test_layers_and_heads_are_ranked_by_their_cosines(runs, model):
     heads = tables["heads_by_cosine"]
     cosines = nan_mean(result["analysis/cos"][-1, :-1], 0)
     equal(column(heads, "cos"), cosines[column(heads, "head").astype(int)])
+    equal(cosines, result["analysis/anchor_cos_head"])
     assert (np.diff(column(heads, "cos")) <= 0).all()
     assert column(heads, "cos")[0] == pytest.approx(cosines.max())
     assert column(heads, "cos")[-1] == pytest.approx(cosines.min())
@@ -375,6 +376,8 @@ def add_match(file, model):
         target["analysis/anchor_cos_matched"] = means
         target["analysis/mean_cos_to_anchor_others_matched"] = means[:-1].mean()
         target["analysis"].attrs["verdict_matched"] = "MEDIUM"
+        target["match/mean_matched_cos"], target["match/mean_matched_null"] = 0.75, 0.125
+        target["match/share_moved"] = 0.5
         dims = {"layer": "layer", "layer_b": "layer_b", "head": "head"}
         for name, axes in {
             **{f"match/{name}": list(dims) for name in ("assignment", "matched_cos")},
@@ -409,8 +412,9 @@ def test_matched_heads_show_which_layer_is_reordered(runs, model, tmp_path):
     assert all(row["layer_b"] == cosines.shape[0] - 1 for row in to_anchor["rows"])
     rows = {row["what"]: row for row in tables["summary"]["rows"]}
     assert rows["verdict on matched heads"]["value"] == "MEDIUM"
-    assert rows["matched heads, mean |cosine|"]["value"] == pytest.approx(np.nanmean(column(to_anchor, "matched_abs_cos")))
-    assert rows["matched heads, mean |cosine|"]["null_mean"] == pytest.approx(0.125)
+    assert rows["share matched with another head"]["value"] == 0.5
+    sizes = rows["matched heads of any two layers, mean |cosine|"]
+    assert (sizes["value"], sizes["null_mean"]) == (0.75, 0.125)
     of_other = tables_of(file, "--anchor", 1)
     assert {row["layer_b"] for row in of_other["matched_to_anchor"]["rows"]} == {1}
     means = nan_mean(cosines, -1)

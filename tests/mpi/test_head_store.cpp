@@ -146,8 +146,8 @@ void expect_every_block_arrives(const Checkpoint& checkpoint, const Plan& plan, 
 class HeadStores : public ::testing::TestWithParam<Model> {
 protected:
     // In as many passes as there can be, from one to a head a pass.
-    void expect_blocks_arrive_in_any_number_of_passes(const std::vector<Unit>& units, bool amx) {
-        const auto backend = make_cpu_backend(2, amx);
+    void expect_blocks_arrive_in_any_number_of_passes(const std::vector<Unit>& units, Isa isa) {
+        const auto backend = make_cpu_backend(2, isa);
         const HeadBlockFormat format = backend->head_products().format(GetParam().dtype, checkpoint_.config().head_dim,
                                                                        checkpoint_.config().hidden);
         PlanInput input = plan_input(checkpoint_, format, units, world_.size());
@@ -168,19 +168,19 @@ protected:
 };
 
 TEST_P(HeadStores, hold_every_layer_of_their_heads_in_any_number_of_passes) {
-    for (const bool amx : {false, true}) {
-        if (amx && (GetParam().dtype != DType::bf16 || world_.all_reduce_min(std::int64_t{have_amx_bf16()}) == 0))
-            continue;
-        expect_blocks_arrive_in_any_number_of_passes(every_head(checkpoint_), amx);
+    const auto most = static_cast<Isa>(world_.all_reduce_min(static_cast<std::int64_t>(processor_isa())));
+    for (const Isa isa : {Isa::portable, most}) {
+        expect_blocks_arrive_in_any_number_of_passes(every_head(checkpoint_), isa);
     }
 }
 
 TEST_P(HeadStores, hold_both_groups_of_pairs_in_any_number_of_passes) {
-    expect_blocks_arrive_in_any_number_of_passes(every_pair(checkpoint_), false);
+    expect_blocks_arrive_in_any_number_of_passes(every_pair(checkpoint_), Isa::portable);
 }
 
 TEST_P(HeadStores, hold_the_heads_that_a_resumed_run_still_owes) {
-    expect_blocks_arrive_in_any_number_of_passes({{"some", UnitOf::head, 1, 0}, {"some", UnitOf::head, 3, 0}}, false);
+    expect_blocks_arrive_in_any_number_of_passes({{"some", UnitOf::head, 1, 0}, {"some", UnitOf::head, 3, 0}},
+                                                 Isa::portable);
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, HeadStores, ::testing::ValuesIn(models), [](const auto& test) {

@@ -1,5 +1,5 @@
-// gram of a key/value group, as the definition has it: one element of W_K W_K'^T and of W_Q W_Q'^T after the other,
-// f64.
+// Inner products of the operators of key/value groups, as the definition has them: one element of W_K W_K'^T and of
+// W_Q W_Q'^T after the other, f64.
 #pragma once
 
 #include <cmath>
@@ -28,23 +28,41 @@ inline double row_product(const Block& left, std::int64_t a, const Block& right,
     return sum;
 }
 
-/// gram[head, l, l'] = sum_ab (K_l K_l'^T)_ab (Q_l Q_l'^T)_ab.
-inline std::vector<double> tile_dots(const Group& group) {
-    const std::size_t layers = group.k.size();
-    std::vector<double> gram;
-    for (const auto& q : group.q) {
-        for (std::size_t l = 0; l < layers; ++l) {
-            for (std::size_t m = 0; m < layers; ++m) {
-                double sum = 0.0;
-                for (std::int64_t a = 0; a < group.head_dim; ++a) {
-                    for (std::int64_t b = 0; b < group.head_dim; ++b) {
-                        sum += row_product(group.k[l], a, group.k[m], b, group.hidden) *
-                               row_product(q[l], a, q[m], b, group.hidden);
-                    }
-                }
-                gram.push_back(sum);
-            }
+/// An operator W_K^T W_Q by its factors.
+struct Operator {
+    const Block& k;
+    const Block& q;
+};
+
+/// <g, g'>_F = sum_ab (K K'^T)_ab (Q Q'^T)_ab.
+inline double inner_product(const Operator& left, const Operator& right, std::int64_t head_dim, std::int64_t hidden) {
+    double sum = 0.0;
+    for (std::int64_t a = 0; a < head_dim; ++a) {
+        for (std::int64_t b = 0; b < head_dim; ++b) {
+            sum += row_product(left.k, a, right.k, b, hidden) * row_product(left.q, a, right.q, b, hidden);
         }
+    }
+    return sum;
+}
+
+/// Head i of one group against head j of another: the inner product of any two layers, [l, l'].
+inline std::vector<double> head_pair(const Group& left, std::size_t i, const Group& right, std::size_t j) {
+    std::vector<double> dots;
+    for (std::size_t l = 0; l < left.k.size(); ++l) {
+        for (std::size_t m = 0; m < right.k.size(); ++m) {
+            dots.push_back(
+                inner_product({left.k[l], left.q[i][l]}, {right.k[m], right.q[j][m]}, left.head_dim, left.hidden));
+        }
+    }
+    return dots;
+}
+
+/// gram[head, l, l'].
+inline std::vector<double> tile_dots(const Group& group) {
+    std::vector<double> gram;
+    for (std::size_t head = 0; head < group.q.size(); ++head) {
+        const std::vector<double> of_head = head_pair(group, head, group, head);
+        gram.insert(gram.end(), of_head.begin(), of_head.end());
     }
     return gram;
 }

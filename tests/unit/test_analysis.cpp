@@ -9,6 +9,7 @@
 #include <random>
 
 #include "derivations/directions.hpp"
+#include "derivations/legacy_analysis.hpp"
 #include "derivations/significance.hpp"
 #include "support/derived_file.hpp"
 #include "support/error_of.hpp"
@@ -232,6 +233,21 @@ TEST(Subspaces, of_random_directions_overlap_by_k_squared_over_hidden) {
         mean += subspace_angles(a, b, hidden).overlap / draws;
     }
     EXPECT_NEAR(mean, static_cast<double>(k * k) / hidden, 4 * std::sqrt(2.0) / hidden / std::sqrt(draws));
+}
+
+TEST(LegacyAnalysis, makes_rows_orthonormal_and_keeps_the_first) {
+    std::vector<float> rows{0.6F, 0.8F, 0, 0, 0.8F, 0.6F, 0, 0, 0, 0.6F, 0.8F, 0};
+    orthonormalise(rows, 4);
+    for (std::size_t i = 0; i < 3; ++i) {
+        for (std::size_t j = 0; j < 3; ++j) {
+            double product = 0.0;
+            for (std::size_t x = 0; x < 4; ++x) product += rows[i * 4 + x] * rows[j * 4 + x];
+            EXPECT_NEAR(product, i == j ? 1.0 : 0.0, 1e-6);
+        }
+    }
+    EXPECT_EQ(std::vector<float>(rows.begin(), rows.begin() + 4), (std::vector<float>{0.6F, 0.8F, 0, 0}));
+    EXPECT_NEAR(rows[4], 0.8, 1e-6);
+    EXPECT_NEAR(rows[10], 1.0, 1e-6) << "each row adds its direction";
 }
 
 // --- what is declared ---

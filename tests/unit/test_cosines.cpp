@@ -77,7 +77,6 @@ TEST(Cosines, cosines_are_those_of_the_operators) {
             EXPECT_NEAR(mean(c, l, m), (cosine(c, l, m, 0) + cosine(c, l, m, 1)) / 2, 1e-15);
     }
     EXPECT_NEAR(mean_adjacent_cosine(c.cos_mean, c.layers), (mean(c, 0, 1) + mean(c, 1, 2)) / 2, 1e-15);
-    EXPECT_NEAR(mean_pair_cosine(c.cos_mean, c.layers), (mean(c, 0, 1) + mean(c, 0, 2) + mean(c, 1, 2)) / 3, 1e-15);
 }
 
 TEST(Cosines, a_zero_operator_has_no_cosine_and_means_leave_it_out) {
@@ -90,7 +89,6 @@ TEST(Cosines, a_zero_operator_has_no_cosine_and_means_leave_it_out) {
     }
     EXPECT_NEAR(mean(c, 0, 1), 1.0, 1e-15) << "head 1 alone";
     EXPECT_NEAR(mean_adjacent_cosine(c.cos_mean, c.layers), 1.0, 1e-15) << "of layers 0 and 1; 1 and 2 have none";
-    EXPECT_NEAR(mean_pair_cosine(c.cos_mean, c.layers), 1.0, 1e-15);
 }
 
 TEST(Cosines, a_single_layer_has_a_cosine_with_itself_and_no_pairs) {
@@ -99,7 +97,6 @@ TEST(Cosines, a_single_layer_has_a_cosine_with_itself_and_no_pairs) {
     EXPECT_TRUE(std::isnan(c.cos[1]));
     EXPECT_EQ(c.cos_mean, std::vector<double>{1.0});
     EXPECT_TRUE(std::isnan(mean_adjacent_cosine(c.cos_mean, c.layers)));
-    EXPECT_TRUE(std::isnan(mean_pair_cosine(c.cos_mean, c.layers)));
 }
 
 TEST(Cosines, huge_and_small_norms_neither_overflow_nor_vanish) {

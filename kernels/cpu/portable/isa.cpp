@@ -3,7 +3,7 @@
 
 namespace geom {
 
-bool have_amx_bf16() { return false; }
+Isa processor_isa() { return Isa::portable; }
 std::string processor_name() { return {}; }
 
 }  // namespace geom

@@ -17,18 +17,30 @@ bool tiles_permitted() {
     return ::syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
 }
 
-}  // namespace
+bool have_avx2() { return __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0; }
+
+bool have_avx512() {
+    return __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
+           __builtin_cpu_supports("avx512dq") != 0 && __builtin_cpu_supports("avx512vl") != 0;
+}
 
 bool have_amx_bf16() {
-    static const bool have = [] {
-        unsigned a = 0, b = 0, c = 0, d = 0;
-        if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
-        constexpr unsigned amx_bf16 = 1U << 22, amx_tile = 1U << 24;
-        return (d & amx_bf16) != 0 && (d & amx_tile) != 0 && __builtin_cpu_supports("avx512f") != 0 &&
-               __builtin_cpu_supports("avx512bw") != 0 && __builtin_cpu_supports("avx512dq") != 0 &&
-               __builtin_cpu_supports("avx512vl") != 0 && tiles_permitted();
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return false;
+    constexpr unsigned amx_bf16 = 1U << 22, amx_tile = 1U << 24;
+    return (d & amx_bf16) != 0 && (d & amx_tile) != 0 && tiles_permitted();
+}
+
+}  // namespace
+
+Isa processor_isa() {
+    static const Isa isa = [] {
+        if (!have_avx2()) return Isa::portable;
+        if (!have_avx512()) return Isa::avx2;
+        if (__builtin_cpu_supports("avx512bf16") == 0) return Isa::avx512;
+        return have_amx_bf16() ? Isa::amx_bf16 : Isa::avx512_bf16;
     }();
-    return have;
+    return isa;
 }
 
 std::string processor_name() {
