@@ -47,12 +47,8 @@ std::int32_t number_of(const Scale& layers, std::int64_t row) {
 }
 
 void analyse(const DerivationContext& context) {
-    const Schema& schema = context.schema;
-    const Scale& layers = schema.scale_of(analysis_variable("", {}, ""), "layer");
-    const std::int64_t anchor = anchor_row(layers, context.settings.anchor);
-    emit_whole(context, "anchor", std::vector<std::int32_t>{number_of(layers, anchor)});
-    compute_cosines(context, anchor);
-    compute_directions(context, anchor);
+    compute_cosines(context);
+    analyse_anchor(context);
     compute_significance(context);
 }
 
@@ -69,6 +65,14 @@ std::int64_t anchor_row(const Scale& layers, std::int64_t anchor) {
                     : fmt::format("--anchor {}: no layer of that number with attention is looked at; there are {}, "
                                   "from {} to {}, and -1 is the last",
                                   anchor, layers.length, number_of(layers, 0), number_of(layers, layers.length - 1)));
+}
+
+void analyse_anchor(const DerivationContext& context) {
+    const Scale& layers = context.schema.scale_of(analysis_variable("", {}, ""), "layer");
+    const std::int64_t anchor = anchor_row(layers, context.settings.anchor);
+    emit_whole(context, "anchor", std::vector<std::int32_t>{number_of(layers, anchor)});
+    compute_anchor_cosines(context, anchor);
+    compute_directions(context, anchor);
 }
 
 void check_anchor(const Schema& schema, const DerivationSettings& settings) {

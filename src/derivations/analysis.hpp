@@ -31,6 +31,10 @@ void emit_whole(const DerivationContext& context, const std::string& name, const
     context.emit(whole_slab(context.schema, "analysis/" + name, numbers));
 }
 
+/// The part of group analysis that another anchor changes; the rest of it is in the file. Emits no large variable.
+/// Throws Error(usage) as anchor_row() does.
+void analyse_anchor(const DerivationContext& context);
+
 /// Group analysis, from gram, heads or both, and what match adds to it.
 Derivation analysis_derivation();
 

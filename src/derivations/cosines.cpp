@@ -208,8 +208,7 @@ Schema declare_cosines(const Schema& present) {
     return schema;
 }
 
-void compute_cosines(const DerivationContext& context, std::int64_t anchor) {
-    if (context.schema.find("match/matched_cos") >= 0) emit_matched(context, anchor);
+void compute_cosines(const DerivationContext& context) {
     if (context.schema.find("gram/gram") < 0) return;
     const GramRows rows(context.file);
     const std::int64_t layers = rows.layers(), heads = rows.heads();
@@ -229,8 +228,14 @@ void compute_cosines(const DerivationContext& context, std::int64_t anchor) {
         cos_mean.insert(cos_mean.end(), row.mean.begin(), row.mean.end());
     }
     emit_whole(context, "cos_mean", cos_mean);
+}
+
+void compute_anchor_cosines(const DerivationContext& context, std::int64_t anchor) {
+    if (context.schema.find("match/matched_cos") >= 0) emit_matched(context, anchor);
+    if (context.schema.find("gram/gram") < 0) return;
+    const GramRows rows(context.file);
     emit_anchor(context, rows, anchor);
-    emit_scalars(context, cos_mean, layers, anchor);
+    emit_scalars(context, context.file.read("analysis/cos_mean"), rows.layers(), anchor);
 }
 
 }  // namespace geom

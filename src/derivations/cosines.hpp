@@ -59,6 +59,8 @@ std::string_view verdict_of(double mean_cosine);
 
 /// The part of group analysis that gram gives; with match the verdict on matched heads too.
 Schema declare_cosines(const Schema& present);
-void compute_cosines(const DerivationContext& context, std::int64_t anchor);
+void compute_cosines(const DerivationContext& context);
+/// What an anchor adds to it; reads analysis/cos_mean.
+void compute_anchor_cosines(const DerivationContext& context, std::int64_t anchor);
 
 }  // namespace geom

@@ -67,6 +67,8 @@ public:
     ResultReader(ResultReader&&) noexcept;
     ResultReader& operator=(ResultReader&&) noexcept;
 
+    /// What the file declares, by name: variables whose every axis has a scale, and those scales.
+    Schema schema() const;
     bool has(const std::string& path) const;
     std::vector<std::int64_t> shape(const std::string& path) const;
     std::vector<double> read(const std::string& path) const;  ///< all elements, as f64

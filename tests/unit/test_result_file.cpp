@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -179,6 +180,34 @@ TEST_F(ResultFile, GivesBackItsAttributes) {
     EXPECT_EQ(failure_of([&] { reader.text_attribute("", "ranks"); }).first, ExitCode::input);
     EXPECT_EQ(failure_of([&] { reader.number_attribute("", "model"); }).first, ExitCode::input);
     EXPECT_EQ(failure_of([&] { reader.read("nothing"); }).first, ExitCode::input);
+}
+
+TEST_F(ResultFile, DeclaresTheSchemaItWasMadeFrom) {
+    write_sample(file_);
+    const Schema written = sample_schema(), found = ResultReader(file_).schema();
+    ASSERT_EQ(found.scales.size(), written.scales.size());
+    for (const geom::Scale& scale : written.scales) {
+        const auto same = std::find_if(found.scales.begin(), found.scales.end(),
+                                       [&](const geom::Scale& other) { return other.path() == scale.path(); });
+        ASSERT_NE(same, found.scales.end()) << scale.path();
+        geom::Scale expected = scale;
+        if (scale.values.empty() && scale.labels.empty()) {  // 0, 1, ... are written out
+            expected.values.resize(static_cast<std::size_t>(scale.length));
+            std::iota(expected.values.begin(), expected.values.end(), 0);
+        }
+        EXPECT_TRUE(*same == expected) << scale.path();
+    }
+    ASSERT_EQ(found.variables.size(), written.variables.size());
+    for (const geom::Variable& variable : written.variables) {
+        ASSERT_GE(found.find(variable.path()), 0) << variable.path();
+        const auto& same = found.variables[static_cast<std::size_t>(found.find(variable.path()))];
+        EXPECT_EQ(same.dims, variable.dims) << variable.path();
+        EXPECT_EQ(same.type, variable.type) << variable.path();
+        EXPECT_EQ(same.long_name, variable.long_name);
+        EXPECT_EQ(same.units, variable.units);
+        EXPECT_EQ(same.missing, variable.missing);
+        EXPECT_EQ(found.shape_of(same), written.shape_of(variable)) << variable.path();
+    }
 }
 
 TEST_F(ResultFile, gives_back_any_box_of_a_variable) {
