@@ -25,12 +25,31 @@ namespace geom {
 
 namespace {
 
+// All ranks opened the same one: a name may lead to different files on different nodes.
+OpenedCheckpoint agreed_checkpoint(const RunOptions& options, const Communicator& communicator) {
+    std::optional<OpenedCheckpoint> opened;
+    agree_on(communicator, [&] { opened = open_checkpoint(options); });
+    const std::string& mine = opened->fingerprint.contents;
+    const std::string first = communicator.broadcast(mine, 0), first_host = communicator.broadcast(host_name(), 0);
+    agree_on(communicator, [&] {
+        const auto [there, here] = difference_of(first, mine);
+        if (there == here) return;
+        throw Error(ExitCode::input,
+                    fmt::format("{}: not the same checkpoint on all ranks: '{}' for rank 0 on {}, '{}' for rank {} on "
+                                "{}; every node needs the same files (and the same refs in its cache)",
+                                options.model, there, first_host, here, communicator.rank(), host_name()));
+    });
+    opened->fingerprint.digest = communicator.broadcast(opened->fingerprint.digest, 0);
+    return std::move(*opened);
+}
+
 Survey agreed_survey(const RunOptions& options, const Communicator& communicator) {
     const Machine machine =
         inspect_machine({options.threads, options.memory_budget, options.backend != "cpu"}, communicator);
+    OpenedCheckpoint opened = agreed_checkpoint(options, communicator);
     std::optional<Survey> survey;
     agree_on(communicator, [&] {
-        survey = make_survey(options, machine);
+        survey = make_survey(options, machine, std::move(opened));
         if (options.add && !options.dry_run) add_to_result(*survey);
     });
     return std::move(*survey);
@@ -49,7 +68,7 @@ std::vector<std::string> library_versions(const Survey& survey, const std::strin
     return versions;
 }
 
-RunRecord record_of(const Survey& survey, const Plan& plan, const Schedule& schedule, std::size_t resumed,
+RunRecord record_of(const Survey& survey, const Plan& plan, const Schedule& schedule, const Recorder& recorder,
                     const std::string& command_line, const Communicator& communicator) {
     const Checkpoint& checkpoint = survey.checkpoint;
     const Reader& reader = schedule.reader();
@@ -68,6 +87,7 @@ RunRecord record_of(const Survey& survey, const Plan& plan, const Schedule& sche
     run.layers = survey.layers;
     run.measures = measures_in_file(survey);
     for (const Measure* measure : survey.copied) run.copied_measures.emplace_back(measure->name);
+    run.fingerprint = survey.fingerprint;
     run.identity = survey.run.identity;
     run.backend = survey.backend->name();
     run.path = survey.format.path;
@@ -82,8 +102,7 @@ RunRecord record_of(const Survey& survey, const Plan& plan, const Schedule& sche
     run.planned_bytes = plan.peak_bytes();
     run.planned_device_bytes = plan.peak_device_bytes();
     run.bytes_read = communicator.all_reduce_sum(reader.bytes_read());
-    run.digest = static_cast<std::uint64_t>(communicator.all_reduce_sum(static_cast<std::int64_t>(reader.digest())));
-    run.resumed_units = static_cast<std::int64_t>(resumed);
+    run.digest = recorder.weights_digest();
     return run;
 }
 
@@ -154,7 +173,7 @@ void run_pipeline(const RunOptions& options, const std::string& command_line, co
         Schedule schedule(survey, plan, recorder, communicator, phases, progress);
         phases.started();
         schedule.run();
-        run = record_of(survey, plan, schedule, recorder.done().size(), command_line, communicator);
+        run = record_of(survey, plan, schedule, recorder, command_line, communicator);
         publish(survey, run, recorder, communicator, phases);
     } catch (const AgreedError&) {
         recorder.flush();  // what is computed stays computed, whatever went wrong

@@ -52,6 +52,7 @@ void Recorder::read() {
             return;
         }
         done_.insert(result.unit);
+        for (const RowsRead& rows : result.read) read_.add(rows);
         if (std::ssize(done_) % communicator_.size() == communicator_.rank()) keep(std::move(result));
     });
     left_alone_ += contents.foreign;
@@ -78,8 +79,20 @@ void Recorder::take(UnitResult result) {
                     fmt::format("unit {} {} {} of kind {} was emitted {}", unit.measure, unit.first, unit.second,
                                 static_cast<int>(unit.of), declared ? "twice" : "and never declared"));
     }
+    for (const RowsRead& rows : result.read) read_.add(rows);
     queue_->add(result);
     keep(std::move(result));
+}
+
+std::uint64_t Recorder::weights_digest() const {
+    WeightsDigest all;
+    const std::vector<std::string> messages = communicator_.all_gather(bytes_of(read_.rows()));
+    agree_on(communicator_, [&] {
+        for (const std::string& bytes : messages) {
+            for (const RowsRead& rows : rows_of(bytes)) all.add(rows);
+        }
+    });
+    return all.sum();
 }
 
 void Recorder::finish() {

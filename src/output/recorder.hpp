@@ -9,6 +9,7 @@
 
 #include "mpi/communicator.hpp"
 #include "output/journal_queue.hpp"
+#include "output/weights_digest.hpp"
 
 namespace geom {
 
@@ -38,6 +39,10 @@ public:
     /// Throws Error(internal) for a unit that no measure of the run has declared, or that was taken before.
     void take(UnitResult result);
 
+    /// Collective: the digest of all weights that the units, of the journal and of this run, were computed from. Throws
+    /// AgreedError(input) when two units were computed from different weights.
+    std::uint64_t weights_digest() const;
+
     /// Everything taken is in the journal when this returns.
     void flush() { queue_->flush(); }
 
@@ -58,6 +63,7 @@ private:
     std::set<Unit> done_, taken_;
     std::int64_t left_alone_ = 0;
     std::vector<std::vector<Slab>> slabs_;  // by variable
+    WeightsDigest read_;                    // by the units of the journal, and by this rank's
     std::unique_ptr<JournalQueue> queue_;
 };
 
