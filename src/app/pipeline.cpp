@@ -19,6 +19,7 @@
 #include "mpi/agreement.hpp"
 #include "mpi/environment.hpp"
 #include "output/hdf5_file.hpp"
+#include "output/output_path.hpp"
 #include "output/result_file.hpp"
 
 namespace geom {
@@ -126,6 +127,21 @@ bool finished_before(const RunOptions& options, const Survey& survey) {
            result.text_attribute("", "measures") == fmt::format("{}", fmt::join(measures_in_file(survey), ","));
 }
 
+void check_side_outputs(const RunOptions& options, const std::filesystem::path& file) {
+    if (options.json.empty() || options.json == "-") return;
+    if (same_file(options.json, file))
+        throw Error(ExitCode::usage, fmt::format("--json {}: the result itself has that name", options.json));
+    check_side_output(options.json);
+}
+
+// Of a run that was killed between the result's rename and this.
+void remove_finished_journal(const Survey& survey, const Communicator& communicator) {
+    try {
+        Recorder(survey.run, communicator, false).remove();
+    } catch (const AgreedError&) {  // of another run: it stays
+    }
+}
+
 // Said before a run begins that will take long. Only then is the machine probed: a run that could end within the hour
 // on a machine of a GFLOP a second is not.
 void warn_of_long_run(const Survey& survey, const Plan& plan, const Communicator& communicator, Progress& progress) {
@@ -148,18 +164,28 @@ void run_pipeline(const RunOptions& options, const std::string& command_line, co
     Progress progress(options.quiet || communicator.rank() != 0);
     const Survey survey = agreed_survey(options, communicator);
     if (const std::string left_idle = idle_gpus(survey); !left_idle.empty()) progress.note(left_idle);
+    const bool overwrite = options.overwrite || options.add;
+    std::optional<OutputLock> lock;
     bool finished = false;
     agree_on(communicator, [&] {
+        check_side_outputs(options, survey.run.file);
         finished = finished_before(options, survey);
-        if (!finished) check_output(survey.run.file, options.overwrite || options.add);
-        if (!options.json.empty() && options.json != "-") check_output(options.json, true);
+        if (!finished) check_output(survey.run.file, overwrite);
+    });
+    agree_on(communicator, [&] {
+        if (communicator.rank() != 0) return;
+        lock.emplace(survey.run.file);
+        if (!finished) check_output(survey.run.file, overwrite);  // its holder may have written it meanwhile
+        if (!finished) remove_abandoned(survey.run.file);
     });
     if (finished) {
+        remove_finished_journal(survey, communicator);
         if (communicator.rank() == 0) fmt::print("{}: complete already\n", survey.run.file.string());
         return;
     }
     Recorder recorder(survey.run, communicator, options.fresh);
     const Plan plan = agreed_plan(survey, recorder.done(), communicator);
+    if (!recorder.damage().empty()) progress.note("geom-mpi: the journal is damaged: " + recorder.damage());
     if (!recorder.done().empty())
         progress.note(fmt::format("geom-mpi: going on from the journal: {} units are done", recorder.done().size()));
     if (recorder.left_alone() > 0)
@@ -174,7 +200,7 @@ void run_pipeline(const RunOptions& options, const std::string& command_line, co
         phases.started();
         schedule.run();
         run = record_of(survey, plan, schedule, recorder, command_line, communicator);
-        publish(survey, run, recorder, communicator, phases);
+        publish(survey, overwrite, run, recorder, communicator, phases);
     } catch (const AgreedError&) {
         recorder.flush();  // what is computed stays computed, whatever went wrong
         throw;

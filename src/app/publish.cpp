@@ -1,6 +1,8 @@
 #include "app/publish.hpp"
 
+#include <algorithm>
 #include <filesystem>
+#include <iterator>
 #include <optional>
 #include <vector>
 
@@ -9,7 +11,9 @@
 #include "derivations/derivation.hpp"
 #include "mpi/agreement.hpp"
 #include "output/assemble.hpp"
+#include "output/output_path.hpp"
 #include "output/result_file.hpp"
+#include "output/write_slabs.hpp"
 
 namespace geom {
 
@@ -17,9 +21,10 @@ namespace {
 
 class Publication {
 public:
-    Publication(const Survey& survey, RunRecord& run, Recorder& recorder, const Communicator& communicator,
-                Phases& phases)
+    Publication(const Survey& survey, bool overwrite, RunRecord& run, Recorder& recorder,
+                const Communicator& communicator, Phases& phases)
         : survey_(survey),
+          overwrite_(overwrite),
           run_(run),
           recorder_(recorder),
           communicator_(communicator),
@@ -33,19 +38,23 @@ public:
 
     void write() {
         try {
-            phases_.time("write",
-                         [&] { on_rank_0([&] { create_skeleton(temporary_, schema_, root_attributes(run_)); }); });
+            const std::vector<Attribute> attributes = root_attributes(run_);
+            phases_.time("write", [&] { on_rank_0([&] { create_skeleton(temporary_, schema_, attributes); }); });
             for (std::size_t v = 0; v < survey_.measured.variables.size(); ++v) write_variable(v);
             for (const Derivation& derivation : derivations()) derive(derivation);
             run_.phases = phases_.over_ranks(phase_names_, communicator_);
             run_.peak_bytes = communicator_.all_reduce_max(peak_resident_bytes());
             run_.peak_device_bytes = communicator_.all_reduce_max(peak_gpu_bytes());
             on_rank_0([&] {
-                append(temporary_, schema_, run_slabs(run_, schema_), {});
-                finish(temporary_, survey_.run.file);
+                const std::vector<Slab> slabs = run_slabs(run_, schema_);
+                written(slabs);
+                append(temporary_, schema_, slabs, {complete_attribute()});
             });
+            verify_all(attributes);
+            on_rank_0([&] { give_name(temporary_, survey_.run.file, overwrite_); });
         } catch (const AgreedError&) {
-            if (communicator_.rank() == 0) std::filesystem::remove(temporary_);
+            std::error_code ignored;  // what went wrong is told, whatever becomes of this
+            if (communicator_.rank() == 0) std::filesystem::remove(temporary_, ignored);
             throw;
         }
     }
@@ -61,10 +70,36 @@ private:
         return names;
     }
 
+    // What is wrong with the file in the making is no fault of the input.
     template <class F>
     void on_rank_0(F&& f) {
         agree_on(communicator_, [&] {
-            if (communicator_.rank() == 0) f();
+            if (communicator_.rank() != 0) return;
+            try {
+                f();
+            } catch (const Error& error) {
+                if (error.code() != ExitCode::input) throw;
+                throw Error(ExitCode::output, error.what());
+            }
+        });
+    }
+
+    void written(const std::vector<Slab>& slabs) {
+        std::vector<Checksum> checksums = checksums_of(schema_, slabs);
+        std::move(checksums.begin(), checksums.end(), std::back_inserter(written_));
+    }
+
+    // Each rank reads what the next one wrote: its own would come from its node's memory.
+    void verify_all(const std::vector<Attribute>& attributes) {
+        const auto size = static_cast<std::size_t>(communicator_.size()),
+                   rank = static_cast<std::size_t>(communicator_.rank());
+        std::vector<std::string> sends(size);
+        sends[(rank + size - 1) % size] = bytes_of(written_);
+        const std::vector<std::string> received = communicator_.all_to_all(sends);
+        agree_on(communicator_, [&] { verify(temporary_, schema_, checksums_of(received[(rank + 1) % size])); });
+        on_rank_0([&] {
+            verify_structure(temporary_, schema_, attributes);
+            verify_structure(temporary_, {}, {complete_attribute()});
         });
     }
 
@@ -84,8 +119,8 @@ private:
         });
         phases_.time("write", [&] {
             maybe_fail("write", communicator_.rank());
+            written(slabs);
             agree_on(communicator_, [&] { write_slabs(temporary_, schema_, slabs, communicator_); });
-            agree_on(communicator_, [&] { verify_slabs(temporary_, schema_, slabs); });
         });
     }
 
@@ -117,13 +152,19 @@ private:
             on_rank_0([&] {
                 if (derivation.declare(survey_.measured).variables.empty()) return;
                 ResultEditor editor(temporary_);
-                derivation.compute(editor.reader(), schema_, [&](const Slab& slab) { editor.write(schema_, slab); });
+                derivation.compute(editor.reader(), schema_, [&](Slab slab) {
+                    editor.write(schema_, slab);
+                    std::vector<Slab> one;
+                    one.push_back(std::move(slab));
+                    written(one);
+                });
                 editor.close();
             });
         });
     }
 
     const Survey& survey_;
+    bool overwrite_;
     RunRecord& run_;
     Recorder& recorder_;
     Communicator communicator_;
@@ -131,13 +172,14 @@ private:
     std::vector<std::string> phase_names_;
     Schema schema_;  // of the file: what is measured, then what is derived, then /run
     std::filesystem::path temporary_;
+    std::vector<Checksum> written_;  // by this rank
 };
 
 }  // namespace
 
-void publish(const Survey& survey, RunRecord& run, Recorder& recorder, const Communicator& communicator,
+void publish(const Survey& survey, bool overwrite, RunRecord& run, Recorder& recorder, const Communicator& communicator,
              Phases& phases) {
-    Publication(survey, run, recorder, communicator, phases).write();
+    Publication(survey, overwrite, run, recorder, communicator, phases).write();
 }
 
 }  // namespace geom

@@ -334,6 +334,11 @@ std::vector<std::filesystem::path> readable_files(const std::filesystem::path& f
                                                   JournalContents& contents) {
     std::vector<std::filesystem::path> readable;
     for (const auto& path : files_of(folder)) {
+        std::error_code ignored;
+        if (!std::filesystem::is_regular_file(std::filesystem::symlink_status(path, ignored))) {
+            contents.unreadable.push_back(fmt::format("{}: it is no file", path.string()));
+            continue;
+        }
         JournalFile file(path);
         const auto recorded = identity_of(file);
         if (!recorded) {

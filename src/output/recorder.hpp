@@ -36,6 +36,9 @@ public:
     /// Units in the journal of measures that this run was not asked for. They stay there.
     std::int64_t left_alone() const noexcept { return left_alone_; }
 
+    /// What was lost of the journal, in words; empty when it was whole. A record that a kill has torn counts as well.
+    const std::string& damage() const noexcept { return damage_; }
+
     /// Throws Error(internal) for a unit that no measure of the run has declared, or that was taken before.
     void take(UnitResult result);
 
@@ -53,6 +56,9 @@ public:
     /// Collective.
     void finish();
 
+    /// The same for a journal that was only read.
+    void remove() const;
+
 private:
     void read();
     void keep(UnitResult&& result);
@@ -62,6 +68,7 @@ private:
     std::filesystem::path folder_;
     std::set<Unit> done_, taken_;
     std::int64_t left_alone_ = 0;
+    std::string damage_;
     std::vector<std::vector<Slab>> slabs_;  // by variable
     WeightsDigest read_;                    // by the units of the journal, and by this rank's
     std::unique_ptr<JournalQueue> queue_;
