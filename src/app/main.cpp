@@ -56,9 +56,10 @@ int main(int argc, char** argv) {
     const geom::Options options = geom::parse_options(argc, argv);
     try {
         geom::start_hdf5();
-        geom::MpiEnvironment environment(argc, argv);
+        geom::MpiEnvironment environment(argc, argv, options.run.deadline);
         geom::Communicator world = geom::Communicator::world();
         world.set_deadline(std::chrono::duration<double>(options.run.deadline));
+        environment.started();
         world.set_emergency_exit([&](const geom::Error& error) {
             end_job(world.rank(), phases.current(), error.what(), static_cast<int>(error.code()));
         });

@@ -136,9 +136,15 @@ void check_side_outputs(const RunOptions& options, const std::filesystem::path& 
 
 // Of a run that was killed between the result's rename and this.
 void remove_finished_journal(const Survey& survey, const Communicator& communicator) {
+    const bool there = std::filesystem::exists(journal_folder(survey.run.file));
+    if (communicator.broadcast(there ? "there" : "", 0).empty()) return;
     try {
+        std::optional<OutputLock> lock;
+        agree_on(communicator, [&] {
+            if (communicator.rank() == 0) lock.emplace(survey.run.file);
+        });
         Recorder(survey.run, communicator, false).remove();
-    } catch (const AgreedError&) {  // of another run: it stays
+    } catch (const AgreedError&) {  // of another run, or not to be deleted: it stays
     }
 }
 
@@ -173,10 +179,10 @@ void run_pipeline(const RunOptions& options, const std::string& command_line, co
         if (!finished) check_output(survey.run.file, overwrite);
     });
     agree_on(communicator, [&] {
-        if (communicator.rank() != 0) return;
+        if (communicator.rank() != 0 || finished) return;
         lock.emplace(survey.run.file);
-        if (!finished) check_output(survey.run.file, overwrite);  // its holder may have written it meanwhile
-        if (!finished) remove_abandoned(survey.run.file);
+        check_output(survey.run.file, overwrite);  // the lock's last holder may have written it meanwhile
+        remove_abandoned(survey.run.file);
     });
     if (finished) {
         remove_finished_journal(survey, communicator);
@@ -202,7 +208,10 @@ void run_pipeline(const RunOptions& options, const std::string& command_line, co
         run = record_of(survey, plan, schedule, recorder, command_line, communicator);
         publish(survey, overwrite, run, recorder, communicator, phases);
     } catch (const AgreedError&) {
-        recorder.flush();  // what is computed stays computed, whatever went wrong
+        try {
+            recorder.flush();     // what is computed stays computed, whatever went wrong
+        } catch (const Error&) {  // the first failure is the one to tell
+        }
         throw;
     }
     recorder.finish();
@@ -212,7 +221,9 @@ void run_pipeline(const RunOptions& options, const std::string& command_line, co
 }
 
 std::string dry_run(const RunOptions& options, const Communicator& communicator) {
-    const Survey survey = agreed_survey(options, communicator);
+    RunOptions nothing_computed = options;
+    nothing_computed.dry_run = true;
+    const Survey survey = agreed_survey(nothing_computed, communicator);
     const Plan plan = agreed_plan(survey, {}, communicator);
     const MachineRates rates = probe(*survey.backend, survey.format, communicator);
     return describe_model(survey.checkpoint) + describe_plan(survey, plan, rates);

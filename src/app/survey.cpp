@@ -80,7 +80,7 @@ void declare(Survey& survey) {
 
 OpenedCheckpoint open_checkpoint(const RunOptions& options) {
     OpenedCheckpoint opened{Checkpoint::open(options.model, options.revision, options.family), {}};
-    opened.fingerprint = fingerprint_of(opened.checkpoint);
+    if (!options.dry_run) opened.fingerprint = fingerprint_of(opened.checkpoint);
     return opened;
 }
 
@@ -92,6 +92,7 @@ Survey make_survey(const RunOptions& options, const Machine& machine, OpenedChec
     survey.layers = chosen_layers(options, survey.checkpoint.config());
     survey.shape = shape_of(survey.checkpoint, survey.layers, {options.top_k});
     survey.measures = chosen_measures(options);
+    check_address_space(machine.threads);
     survey.backend = make_backend(options.backend, machine);
     survey.format = block_format(survey.shape, *survey.backend);
     survey.run.file = output_file(options, survey.checkpoint);

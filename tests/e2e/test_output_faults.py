@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import random
+import resource
 import shutil
 import signal
 import socket
@@ -307,6 +308,38 @@ def test_a_pipe_in_the_journals_folder_holds_nothing_up(tmp_path, undisturbed):
     assert "rank-00000.7" in finished.stderr
     if finished.returncode == 0:
         assert datasets(tmp_path / "r.h5") == undisturbed
+
+
+# --- what a process is refused, or waits for ----------------------------------------------------------------------------
+
+
+def test_a_rank_that_stands_still_before_mpi_starts_does_not_outlive_the_deadline(tmp_path):
+    here = [str(PROGRAM), "--model", MODEL, "-o", "r.h5", "--deadline", "3"]
+    command = [MPIEXEC, "-n", "1", *here, ":", "-n", "1", "sh", "-c", 'kill -STOP $$; exec "$@"', "sh", *here]
+    begun = time.monotonic()
+    finished = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+    assert finished.returncode == 70, finished.stderr
+    assert "--deadline" in finished.stderr and time.monotonic() - begun < 30
+
+
+@pytest.mark.parametrize("processes", [12, 14, 16])
+def test_threads_that_cannot_be_started_are_one_error(tmp_path, processes):
+    """As another user: the limit does not hold for root."""
+    if os.geteuid() != 0 or not shutil.which("setpriv") or not shutil.which("prlimit"):
+        pytest.skip("needs root, setpriv and prlimit")
+    os.chmod(tmp_path, 0o777)
+    command = ["setpriv", "--reuid=65533", "--clear-groups", "prlimit", f"--nproc={processes}", str(PROGRAM)]
+    command += ["--model", MODEL, "--threads", "64", "-o", f"/tmp/geom-mpi-{os.getpid()}.h5"]
+    finished = subprocess.run(command, cwd="/", env=ENVIRONMENT, capture_output=True, text=True, timeout=60)
+    assert finished.returncode == USAGE, finished.stderr
+    assert "--threads" in finished.stderr
+
+
+def test_an_address_space_that_is_too_small_for_the_threads_is_one_error(tmp_path):
+    limit = lambda: resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
+    finished = run("--model", MODEL, "--threads", "16", "-o", "r.h5", folder=tmp_path, preexec_fn=limit)
+    assert finished.returncode == USAGE and "ulimit -v" in finished.stderr, finished.stderr
+    assert run("--model", MODEL, "--threads", "1", "-o", "r.h5", folder=tmp_path, preexec_fn=limit).returncode == 0
 
 
 def test_messages_are_short(tmp_path):
