@@ -14,7 +14,6 @@ import subprocess
 
 import numpy as np
 import pytest
-
 from conftest import ENVIRONMENT, GOLDEN, PROGRAM, golden, read_config, run
 
 h5py = pytest.importorskip("h5py")
@@ -64,9 +63,7 @@ def nan_mean(values, axis):
 def read(file):
     with h5py.File(file) as opened:
         found = {}
-        opened.visititems(
-            lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
-        )
+        opened.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
         return found
 
 
@@ -178,7 +175,13 @@ def test_effective_ranks_and_their_statistics_are_those_of_the_file(runs, model)
     equal(np.array([column(matrix, f"h{h}") for h in range(ranks.shape[1])]).T, ranks)
     for name, axis in (("heads_by_layer", 1), ("heads_by_head", 0)):
         table = tables[name]
-        for figure, function in {"mean": np.mean, "sd": np.std, "min": np.min, "median": np.median, "max": np.max}.items():
+        for figure, function in {
+            "mean": np.mean,
+            "sd": np.std,
+            "min": np.min,
+            "median": np.median,
+            "max": np.max,
+        }.items():
             equal(column(table, figure), function(ranks, axis), rtol=1e-11)
     for name in ("eff_rank_energy", "stable_rank", "asymmetry", "positivity", "sym_positive_energy"):
         equal(column(tables["heads_by_layer"], name), nan_mean(result[f"heads/{name}"], 1))
@@ -222,7 +225,11 @@ def test_a_head_in_depth_is_what_numpy_makes_of_its_numbers(runs, model):
         equal(column(largest, "sym_eig"), symmetric[:n])
         equal(column(largest, "sym_energy"), (np.cumsum(symmetric**2) / (symmetric**2).sum())[:n])
         ranges = {row["of"]: row for row in tables["head_ranges"]["rows"]}
-        for name, numbers in {"singular values": singular, "|eigenvalues|": np.abs(values), "real parts": values.real}.items():
+        for name, numbers in {
+            "singular values": singular,
+            "|eigenvalues|": np.abs(values),
+            "real parts": values.real,
+        }.items():
             for share, where in {"min": 0, "5%": 0.05, "25%": 0.25, "median": 0.5, "95%": 0.95, "max": 1}.items():
                 assert ranges[name][share] == pytest.approx(np.quantile(numbers, where), abs=1e-13)
 
@@ -502,12 +509,20 @@ def allocated(file, path, dtype, shape):
 
 def write_large_result(name, small):
     """The layout of a small result at a size at which gram and its like have 134 MB each; most of it zeros."""
-    lengths = {"layer": LAYERS, "layer_b": LAYERS, "head": HEADS, "rank": RANK, "sym": 2 * RANK, "direction": TOP_K,
-               "hidden": HIDDEN}
+    lengths = {
+        "layer": LAYERS,
+        "layer_b": LAYERS,
+        "head": HEADS,
+        "rank": RANK,
+        "sym": 2 * RANK,
+        "direction": TOP_K,
+        "hidden": HIDDEN,
+    }
     random = np.random.default_rng(0)
     with h5py.File(small) as source, h5py.File(name, "w", libver=("earliest", "v108")) as file:
-        file.attrs.update({**source.attrs, "hidden": HIDDEN, "heads": HEADS, "layers": f"0:{LAYERS}",
-                           "model_layers": LAYERS})
+        file.attrs.update(
+            {**source.attrs, "hidden": HIDDEN, "heads": HEADS, "layers": f"0:{LAYERS}", "model_layers": LAYERS}
+        )
         scales = {}
 
         def copy(path, item):
@@ -552,7 +567,8 @@ def test_a_file_of_a_gigabyte_is_analysed_in_little_memory(runs, tmp_path):
         out = tmp_path / "tables"
         process = subprocess.Popen(
             [str(PROGRAM), "analyze", str(file), "--format", "json", "-o", str(out), *map(str, arguments)],
-            env=ENVIRONMENT, stdout=subprocess.DEVNULL,
+            env=ENVIRONMENT,
+            stdout=subprocess.DEVNULL,
         )
         _, status, usage = os.wait4(process.pid, 0)
         assert status == 0

@@ -11,7 +11,6 @@ import time
 
 import numpy as np
 import pytest
-
 from conftest import (
     ENVIRONMENT,
     MPIEXEC,
@@ -237,7 +236,7 @@ def test_a_shard_that_is_replaced_between_its_header_and_its_reading_ends_the_ru
     where = {}
     for n, part in enumerate(parts):
         write_shard(model / f"part-{n}.safetensors", part)
-        where.update({name: f"part-{n}.safetensors" for name in part})
+        where.update(dict.fromkeys(part, f"part-{n}.safetensors"))
     (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
     process = stopped_while_loading(tmp_path, model)
     shifted = {name: parts[1][name] for name in reversed(parts[1])}  # the same size, other offsets

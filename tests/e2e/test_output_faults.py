@@ -16,7 +16,6 @@ import subprocess
 import time
 
 import pytest
-
 from conftest import ENVIRONMENT, MPIEXEC, PROGRAM, ROOT, listing, run
 
 h5py = pytest.importorskip("h5py")
@@ -114,7 +113,10 @@ def ext2(tmp_path):
 
     def mount(kibibytes):
         image.write_bytes(b"\0" * (kibibytes << 10))
-        for command in (["mkfs.ext2", "-q", "-m", "0", "-F", image], ["mount", "-o", "loop", "-t", "ext2", image, mounted]):
+        for command in (
+            ["mkfs.ext2", "-q", "-m", "0", "-F", image],
+            ["mount", "-o", "loop", "-t", "ext2", image, mounted],
+        ):
             try:
                 done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
             except FileNotFoundError as missing:
@@ -144,7 +146,10 @@ def test_a_folder_for_temporary_files_that_fills_up_does_no_harm(tmp_path, undis
     """Nothing of a run is kept there; Open MPI's shared file pointers used to be, and ended in a SIGBUS."""
     small = tmp_path / "small"
     small.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(small)], capture_output=True).returncode != 0:
+    if (
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32m", "tmpfs", str(small)], capture_output=True).returncode
+        != 0
+    ):
         pytest.skip("a tmpfs cannot be mounted here (needs root)")
     try:
         process = stopped_run(tmp_path, "write:0:0", environment={"TMPDIR": str(small)})
