@@ -11,7 +11,7 @@ namespace geom {
 /// ranks' is one that every rank has.
 enum class Isa : std::uint8_t {
     portable,     ///< what the compiler's baseline and OpenBLAS have
-    avx2,         ///< with FMA and F16C
+    avx2,         ///< with FMA
     avx512,       ///< F, BW, DQ, VL
     avx512_bf16,  ///< products of bf16 pairs
     amx_bf16      ///< tiles, which the kernel lets this process use (asks for the permission)

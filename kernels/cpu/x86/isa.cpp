@@ -17,10 +17,7 @@ bool tiles_permitted() {
     return ::syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
 }
 
-bool have_avx2() {
-    return __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0 &&
-           __builtin_cpu_supports("f16c") != 0;
-}
+bool have_avx2() { return __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0; }
 
 bool have_avx512() {
     return __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&

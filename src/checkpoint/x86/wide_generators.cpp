@@ -1,3 +1,5 @@
+#include <cpuid.h>
+
 #include "checkpoint/x86/wide_bodies.hpp"
 
 namespace geom {
@@ -11,9 +13,12 @@ bool have_avx512() {
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 
-bool have_avx2() {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+bool have_f16c() {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
 }
+
+bool have_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && have_f16c(); }
 
 }  // namespace
 
