@@ -23,6 +23,7 @@ public:
         : options_(options), machine_(inspect_machine({options.threads, 0, options.backend != "cpu"}, communicator)) {
         choose_parts();
         backend_ = make_backend(options.backend, machine_);
+        collectives_ = make_collectives(*backend_, machine_, communicator);
         shape_ = std::make_unique<Checkpoint>(Checkpoint::open("synth:" + options.shape, "", ""));
         if (!options.model.empty()) model_ = std::make_unique<Checkpoint>(Checkpoint::open(options.model, "", ""));
         const bool loads = std::find(parts_.begin(), parts_.end(), "load") != parts_.end();
@@ -34,7 +35,7 @@ public:
     }
 
     void run() {
-        const auto parts = make_bench_parts(parts_, *shape_, model_.get(), *backend_);
+        const auto parts = make_bench_parts(parts_, *shape_, model_.get(), *backend_, *collectives_);
         for (std::int64_t turn = 0; turn < options_.repeat; ++turn) {
             for (const auto& part : parts) part->once(table_);
         }
@@ -90,6 +91,7 @@ private:
     Machine machine_;
     std::vector<std::string> parts_;
     std::unique_ptr<Backend> backend_;
+    std::unique_ptr<Collectives> collectives_;
     std::unique_ptr<Checkpoint> shape_, model_;
     BenchTable table_;
 };

@@ -7,9 +7,14 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <limits>
 
+#include "checkpoint/describe_shape.hpp"
 #include "core/error.hpp"
-#include "measures/heads.hpp"
+#include "exchange/head_store.hpp"
+#include "measures/measure.hpp"
+#include "plan/plan.hpp"
+#include "stream/layer_requests.hpp"
 #include "stream/layer_stream.hpp"
 #include "stream/reader.hpp"
 
@@ -77,132 +82,107 @@ private:
 
 // --- measures --------------------------------------------------------------------------------------------------------
 
-// W_Q and W_K of one layer at a time, as a run has them; reading is not part of what is timed.
-class LayerSource {
+// A measure as a run has it, on one rank with memory for everything; what it emits is dropped.
+class Rehearsal {
 public:
-    LayerSource(const Checkpoint& checkpoint, Backend& backend)
-        : checkpoint_(checkpoint),
-          backend_(backend),
-          reader_(checkpoint.files(), backend.workers().size()),
-          memory_(backend.input_buffer(checkpoint.weight(WeightFamily::q_proj, 0).bytes() +
-                                       checkpoint.weight(WeightFamily::k_proj, 0).bytes())) {}
+    Rehearsal(const char* name, const Checkpoint& checkpoint, Backend& backend)
+        : measure_(*find_measure(name)),
+          shape_(shape_of(checkpoint, {0, checkpoint.config().layers}, {})),
+          schema_(measure_.declare(shape_)),
+          context_{shape_, schema_, backend, [](const UnitResult&) {}},
+          plan_(plan_for(measure_, shape_, backend)),
+          reader_(checkpoint.files(), Reader::threads_for(checkpoint.files(), backend.workers().size())),
+          stream_({{&checkpoint, &reader_}}, backend, requests_of(plan_, loads(), 0), 2, {}),
+          work_(measure_.start(context_)) {}
+    Rehearsal(const Rehearsal&) = delete;
+    Rehearsal& operator=(const Rehearsal&) = delete;
 
-    /// Blocks of the heads of `layer`, valid until the next call.
-    void read(std::int64_t layer) {
-        const Weight q = checkpoint_.weight(WeightFamily::q_proj, layer),
-                     k = checkpoint_.weight(WeightFamily::k_proj, layer);
-        memory_->release();
-        memory_->wait_sent();
-        const std::vector<ReadJob> jobs{{&q, {0, q.rows}, memory_->host()},
-                                        {&k, {0, k.rows}, memory_->host() + q.bytes()}};
-        reader_.read(jobs);
-        memory_->send(q.bytes() + k.bytes());
-        memory_->receive();
-        backend_.queue().wait();
-        q_blocks = blocks(q, memory_->data());
-        k_blocks = blocks(k, memory_->data() + q.bytes());
+    const Plan& plan() const noexcept { return plan_; }
+    const ModelShape& shape() const noexcept { return shape_; }
+    const MeasureWork& work() const noexcept { return work_; }
+    const std::vector<Load>& loads() const { return plan_.ranks.front().loads; }
+
+    /// f of every load, of its number among them, and of its weights.
+    template <class F>
+    void for_each_load(F&& f) {
+        if (used_) stream_.restart(requests_of(plan_, loads(), 0));
+        used_ = true;
+        for (std::size_t i = 0; i < loads().size(); ++i) f(loads()[i], static_cast<std::int64_t>(i), *stream_.next());
     }
-
-    std::vector<MatrixRef> q_blocks, k_blocks;
 
 private:
-    std::vector<MatrixRef> blocks(const Weight& weight, const std::byte* data) const {
-        const std::int64_t rows = checkpoint_.config().head_dim;
-        std::vector<MatrixRef> list;
-        for (std::int64_t row = 0; row < weight.rows; row += rows) {
-            list.push_back({data + row * weight.row_bytes(), weight.dtype, rows, weight.cols});
-        }
-        return list;
+    static Plan plan_for(const Measure& measure, const ModelShape& shape, Backend& backend) {
+        PlanInput input;
+        input.shape = shape;
+        input.measures = {demand_of(measure, shape, backend, [](const Unit&) { return false; })};
+        input.block_bytes = block_format(shape, backend).bytes;
+        input.budget = input.device_budget = std::numeric_limits<std::int64_t>::max();
+        return make_plan(input);
     }
 
-    const Checkpoint& checkpoint_;
-    Backend& backend_;
+    const Measure& measure_;
+    const ModelShape shape_;
+    const Schema schema_;
+    const MeasureContext context_;
+    const Plan plan_;
     Reader reader_;
-    std::unique_ptr<InputBuffer> memory_;
+    LayerStream stream_;
+    const MeasureWork work_;
+    bool used_ = false;
 };
 
-// tile_dots of every key/value group, on blocks that lie packed as after the exchange.
+// What gram does with blocks that lie packed as after the exchange.
 class GramPart : public BenchPart {
 public:
-    GramPart(const Checkpoint& checkpoint, LayerSource& source, Backend& backend, const GemmPart* gemm)
-        : config_(checkpoint.config()),
-          backend_(backend),
-          gemm_(gemm),
-          format_(backend.head_products().format(checkpoint.weight(WeightFamily::q_proj, 0).dtype, config_.head_dim,
-                                                 config_.hidden)),
-          blocks_(backend.allocate((config_.heads + config_.kv_heads) * config_.layers * format_.bytes)),
-          gram_(static_cast<std::size_t>(heads_a_group() * config_.layers * config_.layers)) {
-        for (std::int64_t layer = 0; layer < config_.layers; ++layer) {
-            source.read(layer);
-            pack(source.k_blocks, layer, 0);
-            pack(source.q_blocks, layer, config_.kv_heads);
-        }
+    GramPart(const Checkpoint& checkpoint, Backend& backend, Collectives& collectives, const GemmPart* gemm)
+        : gemm_(gemm),
+          run_("gram", checkpoint, backend),
+          format_(block_format(run_.shape(), backend)),
+          blocks_(run_.plan(), 0, 0, format_, backend) {
+        run_.for_each_load([&](const Load& /*load*/, std::int64_t round, const LayerWeights& weights) {
+            blocks_.exchange_round(round, &weights, collectives);
+        });
     }
 
     void once(BenchTable& table) override {
-        const std::int64_t of_one = config_.layers * format_.bytes;
         const double seconds = seconds_of([&] {
-            for (std::int64_t group = 0; group < config_.kv_heads; ++group) {
-                const std::byte* q = blocks_.data() + (config_.kv_heads + group * heads_a_group()) * of_one;
-                backend_.head_products().tile_dots(
-                    {config_.layers, heads_a_group(), blocks_.data() + group * of_one, q}, format_, gram_);
+            for (const PairVisit& pair : run_.plan().ranks.front().passes.front().visits) {
+                for (const Visit& visit : pair.visits)
+                    run_.work().pair({blocks_, pair.left, pair.right, pair.heads, visit.units});
             }
         });
-        const double rate = flops() * 1e-12 / seconds;
+        const double rate = static_cast<double>(run_.plan().flops()) * 1e-12 / seconds;
         table.add("gram", "s", seconds);
         table.add(fmt::format("gram, {}, half the matrix", format_.path), "TFLOP/s", rate);
         if (gemm_ != nullptr) table.add("gram / gemm", "", rate / gemm_->best());
     }
 
 private:
-    std::int64_t heads_a_group() const { return config_.heads / config_.kv_heads; }
-
-    // The tiles on and above the diagonal, as the plan counts them.
-    double flops() const {
-        const std::int64_t pairs = config_.layers * (config_.layers + 1) / 2;
-        const std::int64_t products = (config_.heads + config_.kv_heads) * pairs;
-        return static_cast<double>(products) * 2.0 *
-               static_cast<double>(config_.head_dim * config_.head_dim * config_.hidden);
-    }
-
-    void pack(const std::vector<MatrixRef>& heads, std::int64_t layer, std::int64_t first) {
-        std::vector<std::byte*> out;
-        for (std::size_t h = 0; h < heads.size(); ++h) {
-            out.push_back(blocks_.data() +
-                          ((first + static_cast<std::int64_t>(h)) * config_.layers + layer) * format_.bytes);
-        }
-        backend_.head_products().pack(heads, format_, out);
-    }
-
-    const ModelConfig& config_;
-    Backend& backend_;
     const GemmPart* gemm_;
+    Rehearsal run_;
     HeadBlockFormat format_;
-    Buffer blocks_;
-    std::vector<double> gram_;
+    HeadStore blocks_;
 };
 
+// What heads does with layers as they come; reading them is not part of what is timed.
 class HeadsPart : public BenchPart {
 public:
-    HeadsPart(const Checkpoint& checkpoint, std::shared_ptr<LayerSource> source, Backend& backend)
-        : layers_(checkpoint.config().layers), source_(std::move(source)), backend_(backend) {}
+    HeadsPart(const Checkpoint& checkpoint, Backend& backend) : run_("heads", checkpoint, backend) {}
 
     void once(BenchTable& table) override {
         double seconds = 0.0;
-        for (std::int64_t layer = 0; layer < layers_; ++layer) {
-            source_->read(layer);
-            seconds += seconds_of([&] {
-                heads_of_layer(backend_.dense(), {layer, source_->q_blocks, source_->k_blocks},
-                               MeasureSettings{}.top_k);
-            });
-        }
+        run_.for_each_load([&](const Load& load, std::int64_t /*round*/, const LayerWeights& weights) {
+            for (const Visit& visit : load.visits) {
+                LayerVisit seen{load.of, load.row, load.index, load.rows, weights};
+                seen.units = visit.units;
+                seconds += seconds_of([&] { run_.work().layer(seen); });
+            }
+        });
         table.add("heads", "s", seconds);
     }
 
 private:
-    std::int64_t layers_;
-    std::shared_ptr<LayerSource> source_;
-    Backend& backend_;
+    Rehearsal run_;
 };
 
 // --- loading ---------------------------------------------------------------------------------------------------------
@@ -322,7 +302,8 @@ std::span<const std::string_view> bench_part_names() {
 }
 
 std::vector<std::unique_ptr<BenchPart>> make_bench_parts(const std::vector<std::string>& names, const Checkpoint& shape,
-                                                         const Checkpoint* model, Backend& backend) {
+                                                         const Checkpoint* model, Backend& backend,
+                                                         Collectives& collectives) {
     const auto wanted = [&names](const char* name) {
         return std::find(names.begin(), names.end(), name) != names.end();
     };
@@ -334,10 +315,8 @@ std::vector<std::unique_ptr<BenchPart>> make_bench_parts(const std::vector<std::
         parts.push_back(std::move(part));
     }
     if (wanted("copy")) parts.push_back(std::make_unique<CopyPart>(backend));
-    std::shared_ptr<LayerSource> source;
-    if (wanted("gram") || wanted("heads")) source = std::make_shared<LayerSource>(shape, backend);
-    if (wanted("gram")) parts.push_back(std::make_unique<GramPart>(shape, *source, backend, gemm));
-    if (wanted("heads")) parts.push_back(std::make_unique<HeadsPart>(shape, source, backend));
+    if (wanted("gram")) parts.push_back(std::make_unique<GramPart>(shape, backend, collectives, gemm));
+    if (wanted("heads")) parts.push_back(std::make_unique<HeadsPart>(shape, backend));
     if (wanted("load")) parts.push_back(std::make_unique<LoadPart>(*model, backend));
     return parts;
 }

@@ -10,6 +10,7 @@
 #include "app/bench_table.hpp"
 #include "checkpoint/checkpoint.hpp"
 #include "kernels/backend.hpp"
+#include "mpi/collectives.hpp"
 
 namespace geom {
 
@@ -23,8 +24,9 @@ public:
 std::span<const std::string_view> bench_part_names();
 
 /// The parts of these names, in that order. `shape` for gemm, gram and heads; `model`, on disk, for load, else null.
-/// They keep references to all three.
+/// They keep references to all of them.
 std::vector<std::unique_ptr<BenchPart>> make_bench_parts(const std::vector<std::string>& names, const Checkpoint& shape,
-                                                         const Checkpoint* model, Backend& backend);
+                                                         const Checkpoint* model, Backend& backend,
+                                                         Collectives& collectives);
 
 }  // namespace geom

@@ -4,6 +4,7 @@
 
 #include <cstdio>
 
+#include "app/analyze.hpp"
 #include "app/bench.hpp"
 #include "app/pipeline.hpp"
 #include "checkpoint/synthetic.hpp"
@@ -34,6 +35,11 @@ int run_command(const Options& options, const Communicator& communicator, Phases
             return options.exit_code;
         case Command::info:
             print_plan(options.run, communicator);
+            return 0;
+        case Command::analyze:
+            agree_on(communicator, [&] {
+                if (communicator.rank() == 0) analyze(options.analyze);
+            });
             return 0;
         case Command::synth:
             agree_on(communicator, [&] {

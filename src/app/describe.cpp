@@ -14,7 +14,7 @@ std::string loads_of(const RankPlan& rank, const ModelShape& shape) {
     std::int64_t first = -1, last = -1;
     for (const auto* loads : {&rank.loads, &rank.rising}) {
         for (const Load& load : *loads) {
-            if (load.of != UnitOf::layer || load.halo) continue;
+            if (load.of != UnitOf::layer || !load.repeated.empty()) continue;
             if (first < 0) first = shape.at(load.row).number;
             last = shape.at(load.row).number;
         }
@@ -34,6 +34,7 @@ std::string heads_of(const RankPlan& rank) {
 }
 
 std::string readable_seconds(double seconds) {
+    if (seconds < 0.1) return "under 0.1 s";
     return seconds < 90.0 ? fmt::format("{:.{}f} s", seconds, seconds < 10.0 ? 1 : 0) : readable_time(seconds);
 }
 
@@ -82,8 +83,9 @@ std::string describe_plan(const Survey& survey, const Plan& plan, const MachineR
                     plan.input.device ? fmt::format(", {} of GPU memory", bytes(plan.input.device_budget)) : "");
     text += fmt::format("          predicted on this machine: {}; reading {}, exchange and writing come on top\n",
                         describe_seconds(plan, rates), bytes(plan.bytes_read()));
-    text += fmt::format("          (a rank's rates, probed: products {}/s, fp64 {}/s, copy {}/s)\n",
-                        readable_flops(rates.products), readable_flops(rates.fp64), readable_bytes(rates.copy));
+    text +=
+        fmt::format("          (a rank's rates, probed in {:.2f} s: products {}/s, fp64 {}/s, copy {}/s)\n", rates.took,
+                    readable_flops(rates.products), readable_flops(rates.fp64), readable_bytes(rates.copy));
     if (plan.input.device && plan.ranks.size() > 1)
         text += fmt::format("          head blocks go from GPU to GPU {}\n",
                             plan.input.exchange_on_host ? "through the hosts' memory (MPI)" : "by NCCL");

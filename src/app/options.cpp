@@ -13,9 +13,11 @@ namespace geom {
 
 namespace {
 
-std::string measure_list() {
+std::string measure_list(bool by_default) {
     std::string list;
-    for (const Measure& measure : measures()) list += fmt::format("{}{}", list.empty() ? "" : ",", measure.name);
+    for (const Measure& measure : measures()) {
+        if (measure.by_default || !by_default) list += fmt::format("{}{}", list.empty() ? "" : ",", measure.name);
+    }
     return list;
 }
 
@@ -33,6 +35,7 @@ std::string footer() {
         "  geom-mpi --model Qwen/Qwen3-0.6B\n"
         "  mpirun -n 2 geom-mpi --model synth:qwen3-0.6b --json -\n"
         "  srun --mpi=pmix geom-mpi --model Qwen/Qwen3-32B -o qwen3-32b.h5\n"
+        "  geom-mpi analyze qwen3-32b.h5 --anchor 31 --format csv -o tables\n"
         "\nExit codes: 0 done, 2 usage, 3 input, 4 NaN or infinity in weights, 5 output, 70 internal, 75 stopped.\n"
         "Threads a rank: --threads, else OMP_NUM_THREADS, else the cores the launcher binds it to.\n";
     return text;
@@ -40,7 +43,7 @@ std::string footer() {
 
 // Values that CLI11 keeps as text until they have been parsed by the functions of this file.
 struct RawValues {
-    std::string layers, memory_budget;
+    std::string layers, memory_budget, head;
 };
 
 void add_model_options(CLI::App& app, RunOptions& run) {
@@ -57,7 +60,7 @@ void add_backend_option(CLI::App& app, std::string& backend) {
 }
 
 void add_work_options(CLI::App& app, RunOptions& run, RawValues& raw) {
-    app.add_option("-m,--measures", run.measures, fmt::format("measures to run (default {})", measure_list()))
+    app.add_option("-m,--measures", run.measures, fmt::format("measures to run (default {})", measure_list(true)))
         ->delimiter(',')
         ->type_name("NAME,...");
     app.add_option("--layers", raw.layers, "only layers A to B-1")->type_name("A:B");
@@ -65,6 +68,10 @@ void add_work_options(CLI::App& app, RunOptions& run, RawValues& raw) {
         ->capture_default_str()
         ->check(CLI::Range(1, 1 << 20))
         ->type_name("K");
+    app.add_flag("--legacy", run.legacy, "also what earlier scripts made of these measures, in the group legacy");
+    app.add_option("--anchor", run.anchor, "decoder layer that the analysis compares the others with; -1: the last")
+        ->capture_default_str()
+        ->type_name("L");
     add_backend_option(app, run.backend);
     app.add_option("--memory-budget", raw.memory_budget,
                    "memory a rank may use, of the host and of its GPU each, e.g. 8GiB (default 0.8 of what is free)")
@@ -77,7 +84,7 @@ void add_work_options(CLI::App& app, RunOptions& run, RawValues& raw) {
 void add_run_options(CLI::App& app, RunOptions& run) {
     app.add_option("-o,--output", run.output, "result file (default MODEL.geom.h5 in this folder)")
         ->type_name("FILE.h5");
-    app.add_flag("--overwrite", run.overwrite, "replace an existing result");
+    auto* overwrite = app.add_flag("--overwrite", run.overwrite, "replace an existing result");
     app.add_option("--json", run.json,
                    "write a JSON object about the run to FILE, or to stdout for - (the summary then goes to stderr)")
         ->type_name("FILE|-");
@@ -92,9 +99,25 @@ void add_run_options(CLI::App& app, RunOptions& run) {
     app.add_flag("--add", run.add,
                  "add measures to the result that is there, of the same model and options (a copy takes its place when "
                  "it is whole)")
-        ->excludes(resume);
-    app.add_flag("--dry-run", run.dry_run, "print the plan (owners, bytes, flops, memory) and stop");
+        ->excludes(resume)
+        ->excludes(overwrite);
+    app.add_flag("--dry-run", run.dry_run, "print the plan (owners, bytes, memory, predicted seconds) and stop");
     app.add_flag("--quiet", run.quiet, "no progress, no notes");
+}
+
+void add_analyze_options(CLI::App& app, AnalyzeOptions& analyze, RawValues& raw) {
+    app.add_option("FILE.h5", analyze.file, "a finished result")->required();
+    app.add_option("--anchor", analyze.anchor,
+                   "compare with this decoder layer, not the one of the run; -1: the last (nothing is measured again)")
+        ->type_name("L");
+    app.add_option("--head", raw.head, "the head to show in depth, as layer:head (default the middle layer's first)")
+        ->type_name("L:H");
+    app.add_option("--format", analyze.format, "text, md (Markdown), csv or json")
+        ->capture_default_str()
+        ->check(CLI::IsMember({"text", "md", "csv", "json"}))
+        ->type_name("NAME");
+    app.add_option("-o,--output", analyze.folder, "folder for the tables, a file each with csv (default: to stdout)")
+        ->type_name("DIR");
 }
 
 void add_bench_options(CLI::App& app, BenchOptions& bench) {
@@ -120,11 +143,12 @@ std::string joined(int argc, const char* const* argv) {
 
 void interpret(Options& options, const RawValues& raw) {
     if (!raw.layers.empty()) options.run.layers = parse_range("--layers", raw.layers);
+    if (!raw.head.empty()) options.analyze.head = parse_head("--head", raw.head);
     if (!raw.memory_budget.empty()) options.run.memory_budget = parse_bytes("--memory-budget", raw.memory_budget);
     for (const std::string& name : options.run.measures) {
         if (find_measure(name) == nullptr) {
             throw Error(ExitCode::usage, fmt::format("-m {}: this version has no measure of that name; it has {}", name,
-                                                     measure_list()));
+                                                     measure_list(false)));
         }
     }
     for (const std::string& backend : {options.run.backend, options.bench.backend}) {
@@ -153,18 +177,21 @@ Options parse_options(int argc, const char* const* argv) {
     auto* info = app.add_subcommand("info", "what a checkpoint holds, and what a run would cost");
     add_model_options(*info, options.run);
     add_work_options(*info, options.run, raw);
+    auto* analyze = app.add_subcommand("analyze", "print the tables of a finished result");
+    add_analyze_options(*analyze, options.analyze, raw);
     auto* synth = app.add_subcommand("synth", "write a synthetic checkpoint");
     synth->add_option("SHAPE", options.synth.shape, "as after synth:, e.g. qwen3-0.6b?layers=4")->required();
     synth->add_option("DIR", options.synth.folder, "folder to write; must not exist or be empty")->required();
     auto* bench = app.add_subcommand("bench", "rates of this machine and of the measures on it");
     add_bench_options(*bench, options.bench);
     // The run's own options are not needed when a subcommand is given.
-    for (CLI::App* sub : {info, synth, bench}) {
+    for (CLI::App* sub : {info, analyze, synth, bench}) {
         sub->preparse_callback([run_group](std::size_t) { run_group->get_option("--model")->required(false); });
     }
     try {
         app.parse(argc, argv);
         if (info->parsed()) options.command = Command::info;
+        if (analyze->parsed()) options.command = Command::analyze;
         if (synth->parsed()) options.command = Command::synth;
         if (bench->parsed()) options.command = Command::bench;
         interpret(options, raw);
@@ -211,6 +238,16 @@ Range parse_range(const std::string& option, const std::string& text) {
         return {begin, end};
     }
     throw Error(ExitCode::usage, fmt::format("{} {}: no range; write A:B for A to B-1, with 0 <= A < B", option, text));
+}
+
+HeadName parse_head(const std::string& option, const std::string& text) {
+    long long layer = 0, head = 0;
+    int used = 0;
+    if (std::sscanf(text.c_str(), "%lld:%lld%n", &layer, &head, &used) == 2 &&
+        static_cast<std::size_t>(used) == text.size() && layer >= 0 && head >= 0) {
+        return {layer, head};
+    }
+    throw Error(ExitCode::usage, fmt::format("{} {}: no head; write L:H for head H of layer L", option, text));
 }
 
 }  // namespace geom

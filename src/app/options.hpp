@@ -20,6 +20,7 @@ struct RunOptions {
     std::string backend = "auto";
     std::optional<Range> layers;
     std::int64_t top_k = 8;
+    std::int64_t anchor = -1;
     std::int64_t memory_budget = 0;  ///< bytes a rank; 0: what the node gives
     int threads = 0;                 ///< a rank; 0: what the node gives
     double deadline = 600.0;
@@ -28,6 +29,7 @@ struct RunOptions {
     bool resume = false;
     bool fresh = false;
     bool add = false;
+    bool legacy = false;
     bool quiet = false;
 };
 
@@ -46,11 +48,25 @@ struct BenchOptions {
     int threads = 0;
 };
 
-enum class Command : std::uint8_t { run, info, synth, bench, nothing };
+/// A head by the names that people give: a decoder layer's number, and the head's in it.
+struct HeadName {
+    std::int64_t layer = 0, head = 0;
+};
+
+struct AnalyzeOptions {
+    std::string file;
+    std::optional<std::int64_t> anchor;  ///< the file's own when not given
+    std::optional<HeadName> head;
+    std::string format = "text";
+    std::string folder;  ///< "": to stdout
+};
+
+enum class Command : std::uint8_t { run, info, analyze, synth, bench, nothing };
 
 struct Options {
     Command command = Command::run;
     RunOptions run;
+    AnalyzeOptions analyze;
     SynthOptions synth;
     BenchOptions bench;
     std::string command_line;  ///< as typed, for the record
@@ -66,5 +82,8 @@ std::int64_t parse_bytes(const std::string& option, const std::string& text);
 
 /// "A:B", half-open. Throws Error(usage) naming the option.
 Range parse_range(const std::string& option, const std::string& text);
+
+/// "L:H". Throws Error(usage) naming the option.
+HeadName parse_head(const std::string& option, const std::string& text);
 
 }  // namespace geom

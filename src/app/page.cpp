@@ -4,15 +4,15 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "app/findings.hpp"
 #include "app/options.hpp"
 #include "core/error.hpp"
 #include "core/progress.hpp"
-#include "derivations/analysis.hpp"
+#include "derivations/cosines.hpp"
 #include "output/result_file.hpp"
 
 namespace geom {
@@ -27,9 +27,6 @@ std::vector<std::string> unique(std::vector<std::string> values) {
     return values;
 }
 
-// NaN has no place in JSON.
-ordered_json number_or_null(double value) { return std::isfinite(value) ? ordered_json(value) : ordered_json(nullptr); }
-
 std::string plural(double n, const char* one, const char* many) {
     return fmt::format("{:.0f} {}", n, n == 1 ? one : many);
 }
@@ -37,21 +34,10 @@ std::string plural(double n, const char* one, const char* many) {
 // The numbers of a result that the page and the object show.
 class Summary {
 public:
-    explicit Summary(const std::filesystem::path& file) : name_(file.string()), file_(file) {
-        if (!file_.has("analysis/cos")) return;
-        const auto shape = file_.shape("analysis/cos");
-        layers_ = shape[0];
-        heads_ = shape[2];
-        const auto means = file_.read("analysis/cos_mean");
-        adjacent_ = mean_adjacent_cosine(means, layers_);
-        pairs_ = mean_pair_cosine(means, layers_);
-        first_last_ = means[static_cast<std::size_t>(layers_ - 1)];
-        chance_sd_ = 1.0 / file_.number_attribute("", "hidden");
-        count_beyond(6.0 * chance_sd_);
-    }
+    explicit Summary(const std::filesystem::path& file) : name_(file.string()), file_(file) {}
 
     std::string page() const {
-        std::string text = "\n" + model_lines() + gram_lines() + phase_lines();
+        std::string text = "\n" + model_lines() + findings_text(file_) + phase_lines();
         text += fmt::format("result    {}\n", name_);
         return text;
     }
@@ -78,26 +64,13 @@ public:
                                  "planned_device_memory"}) {
             if (file_.has(std::string("run/") + name)) object[name] = static_cast<std::int64_t>(run_number(name));
         }
-        if (layers_ > 0) {
-            object["summary"] = {{"mean_cos_adjacent", number_or_null(adjacent_)},
-                                 {"mean_cos_pairs", number_or_null(pairs_)},
-                                 {"cos_first_last", number_or_null(first_last_)},
-                                 {"chance_sd", chance_sd_}};
-        }
+        const ordered_json findings = findings_object(file_);
+        if (!findings.empty()) object["summary"] = findings;
         return object;
     }
 
 private:
     double run_number(const std::string& name) const { return file_.read("run/" + name).front(); }
-
-    // Pairs of different layers whose cosine is larger than `limit`, a layer's row at a time.
-    void count_beyond(double limit) {
-        for (std::int64_t l = 0; l < layers_; ++l) {
-            const auto row = file_.read("analysis/cos", {l, l, 0}, {1, layers_ - l, heads_});
-            beyond_ += std::count_if(row.begin() + heads_, row.end(),
-                                     [limit](double cosine) { return std::abs(cosine) > limit; });
-        }
-    }
 
     std::string model_lines() const {
         const Range layers = parse_range("layers", file_.text_attribute("", "layers"));
@@ -112,20 +85,6 @@ private:
                            fmt::join(unique(file_.texts_attribute("", "hostnames")), ", "),
                            fmt::join(unique(file_.texts_attribute("", "devices")), "; "),
                            file_.text_attribute("", "backend"), file_.text_attribute("", "product_path"));
-    }
-
-    std::string gram_lines() const {
-        if (layers_ == 0) return {};
-        std::string text = fmt::format(
-            "gram      cosines of the QK operators, same head, mean over {} heads (by chance 0 +- {:.1e} a head: "
-            "1/D)\n",
-            heads_, chance_sd_);
-        if (layers_ == 1) return text + "          a single layer: no pairs\n";
-        text += fmt::format("          consecutive layers {:+.4f}, all pairs {:+.4f}, first and last {:+.4f}\n",
-                            adjacent_, pairs_, first_last_);
-        const std::int64_t pairs = layers_ * (layers_ - 1) / 2 * heads_;
-        return text + fmt::format("          {:.1f}% of the {} pairs lie beyond 6 sd of chance\n",
-                                  100.0 * static_cast<double>(beyond_) / static_cast<double>(pairs), pairs);
     }
 
     std::string phase_lines() const {
@@ -147,9 +106,6 @@ private:
 
     std::string name_;
     ResultReader file_;
-    std::int64_t layers_ = 0, heads_ = 0;  // of gram; 0 without
-    double adjacent_ = 0.0, pairs_ = 0.0, first_last_ = 0.0, chance_sd_ = 0.0;
-    std::int64_t beyond_ = 0;
 };
 
 }  // namespace

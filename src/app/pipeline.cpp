@@ -31,7 +31,7 @@ Survey agreed_survey(const RunOptions& options, const Communicator& communicator
     std::optional<Survey> survey;
     agree_on(communicator, [&] {
         survey = make_survey(options, machine);
-        if (options.add && !options.dry_run) add_to_result(*survey);
+        if (options.add) add_to_result(*survey);
     });
     return std::move(*survey);
 }
@@ -65,6 +65,8 @@ RunRecord record_of(const Survey& survey, const Plan& plan, const Schedule& sche
     run.model_layers = survey.shape.model_layers;
     run.heads = survey.shape.heads;
     run.hidden = survey.shape.hidden;
+    run.group_size = survey.shape.group_size();
+    run.anchor = survey.derivation_settings.anchor;
     run.layers = survey.layers;
     run.measures = measures_in_file(survey);
     for (const Measure* measure : survey.copied) run.copied_measures.emplace_back(measure->name);
@@ -104,7 +106,8 @@ bool finished_before(const RunOptions& options, const Survey& survey) {
     if (!options.resume || !std::filesystem::exists(survey.run.file)) return false;
     const ResultReader result(survey.run.file);
     return result.text_attribute("", "identity") == identity_text(survey.run.identity) &&
-           result.text_attribute("", "measures") == fmt::format("{}", fmt::join(measures_in_file(survey), ","));
+           result.text_attribute("", "measures") == fmt::format("{}", fmt::join(measures_in_file(survey), ",")) &&
+           result.number_attribute("", "anchor") == static_cast<double>(options.anchor);
 }
 
 // Said before a run begins that will take long. Only then is the machine probed: a run that could end within the hour

@@ -13,6 +13,7 @@ struct MachineRates {
     double products = 0.0;  ///< flop/s of a large product of the type that head blocks are multiplied in
     double fp64 = 0.0;      ///< flop/s of an fp64 product
     double copy = 0.0;      ///< byte/s, read and written
+    double took = 0.0;      ///< seconds, to find this out
 };
 
 /// Collective: every rank measures at the same time, as they will work.

@@ -24,6 +24,7 @@ public:
           communicator_(communicator),
           phases_(phases),
           phase_names_(phase_names(survey)),
+          derivable_(survey.measured),
           schema_(with_derivations(survey.measured)),
           temporary_(communicator.broadcast(
               communicator.rank() == 0 ? temporary_name(survey.run.file).string() : std::string(), 0)) {
@@ -86,10 +87,8 @@ private:
         });
         if (communicator_.all_reduce_sum(static_cast<std::int64_t>(slabs.size())) == 0)
             throw Error(ExitCode::internal, path + " was not computed");
-        together("write", [&] {
-            maybe_fail("write", communicator_.rank());
-            write_slabs(temporary_, schema_, slabs, communicator_);
-        });
+        together("write", [&] { maybe_fail("write", communicator_.rank()); });
+        together("write", [&] { write_slabs(temporary_, schema_, slabs, communicator_); });
         together("write", [&] { verify_slabs(temporary_, schema_, slabs); });
     }
 
@@ -118,10 +117,13 @@ private:
     // From the numbers as written: what would come of the finished file.
     void derive(const Derivation& derivation) {
         on_rank_0(std::string(derivation.name), [&] {
-            if (derivation.declare(survey_.measured).variables.empty()) return;
+            if (derivation.declare(derivable_).variables.empty()) return;
             ResultEditor editor(temporary_);
-            derivation.compute(editor.reader(), schema_, [&](const Slab& slab) { editor.write(schema_, slab); });
+            derivation.compute({editor.reader(), schema_, survey_.derivation_settings,
+                                [&](const Slab& slab) { editor.write(schema_, slab); },
+                                [&](const Attribute& attribute) { editor.set(attribute); }});
             editor.close();
+            derivable_.add(derivation.declare(derivable_));
         });
     }
 
@@ -131,7 +133,8 @@ private:
     Communicator communicator_;
     Phases& phases_;
     std::vector<std::string> phase_names_;
-    Schema schema_;  // of the file: what is measured, then what is derived, then /run
+    Schema derivable_;  // what is measured, and on rank 0 what is derived so far
+    Schema schema_;     // of the file: what is measured, then what is derived, then /run
     std::filesystem::path temporary_;
 };
 

@@ -160,7 +160,11 @@ void Schedule::sweep_rising() {
     const std::vector<Load>& loads = mine().rising;
     const std::int64_t stage =
         std::find(stages.begin(), stages.end(), std::int64_t{communicator_.rank()}) - stages.begin();
-    std::vector<std::vector<std::byte>> states(plan_.input.measures.size());
+    std::vector<std::vector<std::byte>> states;  // also of measures whose weights this rank's layers lack
+    for (const MeasureDemand& measure : plan_.input.measures) {
+        const bool carries = !measure.owed.empty() && measure.needs.rising.chunks > 0;
+        states.emplace_back(static_cast<std::size_t>(carries ? measure.needs.rising.state_bytes : 0));
+    }
     if (!loads.empty()) begin_stream(loads, 0, mine().slots);
     const std::vector<LayerRequest> requests = requests_of(plan_, loads, 0);
     for (std::int64_t step = 0; step < chunks() + std::ssize(stages) - 1; ++step) {
@@ -184,7 +188,6 @@ void Schedule::visit_rising(const Load& load, const LayerWeights& weights, std::
         const auto m = static_cast<std::size_t>(visit.measure);
         const Rising& rising = plan_.input.measures[m].needs.rising;
         if (chunk >= rising.chunks) continue;
-        states[m].resize(static_cast<std::size_t>(rising.state_bytes));
         LayerVisit seen{load.of, load.row, load.index, load.rows, weights};
         seen.units = visit.units;
         seen.chunk = chunk;
@@ -208,9 +211,6 @@ void Schedule::pass_states_on(std::int64_t step, std::vector<std::vector<std::by
         for (const std::string& message : communicator_.all_to_all(sends)) {
             std::size_t at = 0;
             for (std::size_t m = 0; m < states.size() && !message.empty(); ++m) {
-                const MeasureDemand& measure = plan_.input.measures[m];
-                if (measure.owed.empty() || measure.needs.rising.chunks == 0) continue;
-                states[m].resize(static_cast<std::size_t>(measure.needs.rising.state_bytes));
                 std::copy_n(reinterpret_cast<const std::byte*>(message.data()) + at, states[m].size(),
                             states[m].begin());
                 at += states[m].size();

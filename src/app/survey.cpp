@@ -8,6 +8,7 @@
 #include "checkpoint/describe_shape.hpp"
 #include "core/crc32c.hpp"
 #include "core/error.hpp"
+#include "derivations/analysis.hpp"
 #include "output/result_file.hpp"
 #include "output/run_record.hpp"
 
@@ -24,7 +25,11 @@ std::vector<const Measure*> chosen_measures(const RunOptions& options) {
     for (const Measure& measure : measures()) {
         const bool named =
             std::find(options.measures.begin(), options.measures.end(), measure.name) != options.measures.end();
-        if (options.measures.empty() ? measure.by_default : named) chosen.push_back(&measure);
+        // legacy/NAME stands after NAME
+        const bool legacy = options.legacy && std::any_of(chosen.begin(), chosen.end(), [&](const Measure* other) {
+                                return measure.name == "legacy/" + std::string(other->name);
+                            });
+        if (legacy || (options.measures.empty() ? measure.by_default : named)) chosen.push_back(&measure);
     }
     return chosen;
 }
@@ -82,7 +87,8 @@ Identity identity_of(const Survey& survey) {
 // Schema and units of the measures that are computed, schema of all in the file.
 void declare(Survey& survey) {
     const ModelShape& shape = survey.shape;
-    survey.run = {survey.run.file, {}, {}, survey.run.identity};
+    survey.run = {survey.run.file, {}, {}, survey.run.identity, {}};
+    for (const Measure* measure : survey.copied) survey.run.copied.emplace(measure->name);
     survey.measured = {
         {layer_scale(shape, "", "layer", shape.all_rows()), layer_scale(shape, "", "layer_b", shape.all_rows())}, {}};
     for (const Measure& measure : measures()) {
@@ -110,18 +116,23 @@ Survey make_survey(const RunOptions& options, const Machine& machine) {
     survey.run.file = output_file(options, survey.checkpoint);
     survey.run.identity = identity_of(survey);
     declare(survey);
+    survey.derivation_settings = {options.anchor};
+    check_anchor(with_derivations(survey.measured), survey.derivation_settings);
     return survey;
 }
 
 void add_to_result(Survey& survey) {
     const std::string file = survey.run.file.string();
+    if (!std::filesystem::exists(survey.run.file))
+        throw Error(ExitCode::input, fmt::format("--add: {} is not there; without --add a run makes it", file));
     const ResultReader result(survey.run.file);
-    const std::string there = result.text_attribute("", "identity"), wanted = identity_text(survey.run.identity);
-    if (there != wanted) {
+    const auto differences =
+        differences_between(identity_of_text(result.text_attribute("", "identity")), survey.run.identity);
+    if (!differences.empty()) {
         throw Error(ExitCode::usage,
-                    fmt::format("--add: {} is of another run: it has '{}', this is '{}'; add to it with "
-                                "the options it was made with, or name another file with -o",
-                                file, there, wanted));
+                    fmt::format("--add: {} is the result of another run: {}; add to it with the options it was made "
+                                "with, or name another file with -o",
+                                file, text_of(differences)));
     }
     std::string names = result.text_attribute("", "measures") + ",";
     for (std::size_t end = 0; !names.empty(); names.erase(0, end + 1)) {
@@ -162,8 +173,6 @@ Plan make_plan(const Survey& survey, const std::set<Unit>& done, int ranks) {
     input.device_budget = survey.machine.device_budget;
     input.device_process_bytes = gpu_reserve();
     input.exchange_on_host = !exchanges_on_device(survey.machine, ranks);
-    for (const Variable& variable : survey.run.schema.variables)
-        input.result_bytes += survey.run.schema.bytes_of(variable);
     for (const Variable& variable : survey.measured.variables)
         input.largest_variable = std::max(input.largest_variable, survey.measured.bytes_of(variable));
     return make_plan(input);

@@ -10,6 +10,7 @@
 #include "app/machine.hpp"
 #include "app/options.hpp"
 #include "checkpoint/checkpoint.hpp"
+#include "derivations/derivation.hpp"
 #include "kernels/backend.hpp"
 #include "measures/measure.hpp"
 #include "output/recorder.hpp"
@@ -29,6 +30,7 @@ struct Survey {
     HeadBlockFormat format;
     RunToRecord run;  ///< the file, and what `measures` write and emit
     Schema measured;  ///< what `measures` and `copied` write, in the order of the file
+    DerivationSettings derivation_settings;
 };
 
 /// Local; the same on every rank. Throws Error(usage) and Error(input).

@@ -2,110 +2,89 @@
 
 #include <fmt/format.h>
 
-#include <cmath>
-#include <limits>
+#include <algorithm>
 
 #include "core/error.hpp"
+#include "derivations/cosines.hpp"
+#include "derivations/directions.hpp"
+#include "derivations/significance.hpp"
 
 namespace geom {
 
 namespace {
 
-constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
-
-// The mean of what is not NaN; NaN of nothing.
-class Mean {
-public:
-    void add(double value) {
-        if (std::isnan(value)) return;
-        sum_ += value;
-        ++count_;
+// Layers with attention are the same in gram, heads and match.
+const Variable* measured_by_layer(const Schema& present) {
+    for (const char* path : {"gram/gram", "heads/fro_sq", "match/cross_gram"}) {
+        const std::int64_t index = present.find(path);
+        if (index >= 0) return &present.variables[static_cast<std::size_t>(index)];
     }
-    double value() const { return count_ == 0 ? not_a_number : sum_ / static_cast<double>(count_); }
-
-private:
-    double sum_ = 0.0;
-    std::int64_t count_ = 0;
-};
+    return nullptr;
+}
 
 Schema declare_analysis(const Schema& present) {
-    const std::int64_t gram = present.find("gram/gram");
-    if (gram < 0) return {};
+    const Variable* measured = measured_by_layer(present);
+    if (measured == nullptr) return {};
     Schema schema;
-    for (const char* dim : {"layer", "layer_b"}) {
-        Scale scale = present.scale_of(present.variables[static_cast<std::size_t>(gram)], dim);
+    for (const char* name : {"layer", "layer_b"}) {
+        Scale scale = present.scale_of(*measured, "layer");
         scale.group = "analysis";
+        scale.name = name;
+        scale.long_name = scale.name == "layer" ? "decoder layer" : "decoder layer, second of a pair";
         schema.scales.push_back(std::move(scale));
     }
-    schema.variables = {{"analysis",
-                         "cos",
-                         {"layer", "layer_b", "head"},
-                         ValueType::f64,
-                         "cosine of the QK operators of two layers, same head",
-                         "1",
-                         "NaN where one of the operators is zero"},
-                        {"analysis",
-                         "cos_mean",
-                         {"layer", "layer_b"},
-                         ValueType::f64,
-                         "mean of cos over heads",
-                         "1",
-                         "NaN where every head has a zero operator in one of the layers"}};
+    if (schema.scales[0].length == 0) return {};
+    schema.variables = {analysis_variable("anchor", {}, "decoder layer that the others are compared with")};
+    schema.variables[0].type = ValueType::i32;
+    schema.add(declare_cosines(present));
+    schema.add(declare_directions(present));
+    schema.add(declare_significance(present));
     return schema;
 }
 
-void analyse(const ResultReader& file, const Schema& schema, const std::function<void(Slab)>& emit) {
-    const auto shape = file.shape("gram/gram");
-    const std::int64_t layers = shape[0], heads = shape[2];
-    std::vector<double> norms;
-    for (std::int64_t l = 0; l < layers; ++l) {
-        for (const double square : file.read("gram/gram", {l, l, 0}, {1, 1, heads})) norms.push_back(std::sqrt(square));
-    }
-    for (std::int64_t l = 0; l < layers; ++l) {
-        const auto gram = file.read("gram/gram", {l, 0, 0}, {1, layers, heads});
-        const CosineRow row = cosines_with(l, gram, norms, heads);
-        emit(make_slab(schema, "analysis/cos", {l, 0, 0}, {1, layers, heads}, std::as_bytes(std::span(row.cos))));
-        emit(make_slab(schema, "analysis/cos_mean", {l, 0}, {1, layers}, std::as_bytes(std::span(row.mean))));
-    }
+std::int32_t number_of(const Scale& layers, std::int64_t row) {
+    return layers.values.empty() ? static_cast<std::int32_t>(row) : layers.values[static_cast<std::size_t>(row)];
+}
+
+void analyse(const DerivationContext& context) {
+    compute_cosines(context);
+    analyse_anchor(context);
+    compute_significance(context);
 }
 
 }  // namespace
 
-CosineRow cosines_with(std::int64_t layer, std::span<const double> gram, std::span<const double> norms,
-                       std::int64_t heads) {
-    const std::int64_t layers = heads > 0 ? std::ssize(gram) / heads : 0;
-    if (gram.size() != norms.size() || layers * heads != std::ssize(gram) || layer < 0 || layer >= layers) {
-        throw Error(ExitCode::internal, fmt::format("row {} of gram has {} elements and {} norms, for {} heads", layer,
-                                                    gram.size(), norms.size(), heads));
+std::int64_t anchor_row(const Scale& layers, std::int64_t anchor) {
+    if (anchor < 0 && anchor >= -layers.length) return layers.length + anchor;
+    for (std::int64_t row = 0; anchor >= 0 && row < layers.length; ++row) {
+        if (number_of(layers, row) == anchor) return row;
     }
-    const auto at = [heads](std::int64_t l, std::int64_t h) { return static_cast<std::size_t>(l * heads + h); };
-    CosineRow row{std::vector<double>(gram.size()), {}};
-    for (std::int64_t other = 0; other < layers; ++other) {
-        Mean mean;
-        for (std::int64_t h = 0; h < heads; ++h) {
-            // Roots apart: the product of two squared norms could overflow or vanish.
-            const double both = norms[at(layer, h)] * norms[at(other, h)];
-            const double cosine = both > 0.0 ? gram[at(other, h)] / both : not_a_number;
-            row.cos[at(other, h)] = cosine;
-            mean.add(cosine);
-        }
-        row.mean.push_back(mean.value());
-    }
-    return row;
+    throw Error(ExitCode::usage,
+                layers.length == 0
+                    ? fmt::format("--anchor {}: no layer has attention", anchor)
+                    : fmt::format("--anchor {}: no layer of that number with attention is looked at; there are {}, "
+                                  "from {} to {}, and -1 is the last",
+                                  anchor, layers.length, number_of(layers, 0), number_of(layers, layers.length - 1)));
 }
 
-double mean_adjacent_cosine(std::span<const double> cos_mean, std::int64_t layers) {
-    Mean mean;
-    for (std::int64_t l = 0; l + 1 < layers; ++l) mean.add(cos_mean[static_cast<std::size_t>(l * layers + l + 1)]);
-    return mean.value();
+void analyse_anchor(const DerivationContext& context) {
+    const Scale& layers = context.schema.scale_of(analysis_variable("", {}, ""), "layer");
+    const std::int64_t anchor = anchor_row(layers, context.settings.anchor);
+    emit_whole(context, "anchor", std::vector<std::int32_t>{number_of(layers, anchor)});
+    compute_anchor_cosines(context, anchor);
+    compute_directions(context, anchor);
 }
 
-double mean_pair_cosine(std::span<const double> cos_mean, std::int64_t layers) {
-    Mean mean;
-    for (std::int64_t l = 0; l < layers; ++l) {
-        for (std::int64_t m = l + 1; m < layers; ++m) mean.add(cos_mean[static_cast<std::size_t>(l * layers + m)]);
-    }
-    return mean.value();
+void check_anchor(const Schema& schema, const DerivationSettings& settings) {
+    const std::int64_t index = schema.find("analysis/anchor");
+    if (index >= 0)
+        anchor_row(schema.scale_of(schema.variables[static_cast<std::size_t>(index)], "layer"), settings.anchor);
+}
+
+Variable analysis_variable(std::string name, std::vector<std::string> dims, std::string long_name,
+                           std::string missing) {
+    return {"analysis", std::move(name),   std::move(dims), ValueType::f64, std::move(long_name),
+            "1",        std::move(missing)};
 }
 
 Derivation analysis_derivation() { return {"analysis", &declare_analysis, &analyse}; }

@@ -1,32 +1,41 @@
-// What the gram means: cosines of the QK operators of two layers.
+// What the gram and the heads mean: cosines with an anchor layer, what they would be by chance, a verdict. Put together
+// from three parts, each with its variables and its sums:
+//
+//   cosines.hpp        from gram: cosines of layers, with the anchor, verdicts
+//   directions.hpp     from heads: signs and subspaces shared with the anchor
+//   significance.hpp   from gram and heads, and match where it ran: every cosine beside its null
 #pragma once
 
 #include <cstdint>
-#include <span>
+#include <string>
 #include <vector>
 
 #include "derivations/derivation.hpp"
 
 namespace geom {
 
-/// One layer against all: a row of the group's variables.
-struct CosineRow {
-    std::vector<double> cos;   ///< [L, H]: gram[l,l',h] / sqrt(gram[l,l,h] gram[l',l',h]); NaN where one is zero
-    std::vector<double> mean;  ///< [L]: over heads that are not NaN; NaN where none is
-};
+/// The row of the layer that `anchor` names: a coordinate of the scale, or from the last one back where negative.
+/// Throws Error(usage) when there is none, naming those there are.
+std::int64_t anchor_row(const Scale& layers, std::int64_t anchor);
 
-/// `gram` is [L, H], row `layer` of gram; `norms` is [L, H], the roots of gram's diagonal. Throws Error(internal) when
-/// the sizes do not fit.
-CosineRow cosines_with(std::int64_t layer, std::span<const double> gram, std::span<const double> norms,
-                       std::int64_t heads);
+/// Throws that error, before anything is measured, where `schema` (of with_derivations) has an analysis.
+void check_anchor(const Schema& schema, const DerivationSettings& settings);
 
-/// Mean of cos_mean [L, L] over consecutive layers; NaN for a single layer. NaN entries are skipped.
-double mean_adjacent_cosine(std::span<const double> cos_mean, std::int64_t layers);
+/// A variable of group analysis, without a unit.
+Variable analysis_variable(std::string name, std::vector<std::string> dims, std::string long_name,
+                           std::string missing = "");
 
-/// Mean of cos_mean [L, L] over all pairs l < l'; NaN for a single layer. NaN entries are skipped.
-double mean_pair_cosine(std::span<const double> cos_mean, std::int64_t layers);
+/// Emits all of a variable of group analysis.
+template <class T>
+void emit_whole(const DerivationContext& context, const std::string& name, const std::vector<T>& numbers) {
+    context.emit(whole_slab(context.schema, "analysis/" + name, numbers));
+}
 
-/// Group analysis, from gram.
+/// The part of group analysis that another anchor changes; the rest of it is in the file. Emits no large variable.
+/// Throws Error(usage) as anchor_row() does.
+void analyse_anchor(const DerivationContext& context);
+
+/// Group analysis, from gram, heads or both, and what match adds to it.
 Derivation analysis_derivation();
 
 }  // namespace geom

@@ -3,6 +3,7 @@
 // its line in list.cpp, and a test.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <span>
 #include <string_view>
@@ -12,14 +13,28 @@
 
 namespace geom {
 
-struct Derivation {
-    std::string_view name;  ///< of its group and its phase
+/// Options that change what is derived.
+struct DerivationSettings {
+    std::int64_t anchor = -1;  ///< a decoder layer's number; negative: counted from the last layer back
+};
 
-    /// Its variables and scales, given what measures declare; nothing where its inputs are not there.
+/// What every derivation gets.
+struct DerivationContext {
+    const ResultReader& file;
+    const Schema& schema;  ///< of all the file
+    DerivationSettings settings;
+    std::function<void(const Slab&)> emit;
+    std::function<void(const Attribute&)> set;
+};
+
+struct Derivation {
+    std::string_view name;  ///< of its phase
+
+    /// Its variables and scales, given what is measured and derived before it; nothing where its inputs are not there.
     Schema (*declare)(const Schema& present) = nullptr;
 
-    /// Emits every element of what it declared, once. `schema` holds all of the file.
-    void (*compute)(const ResultReader& file, const Schema& schema, const std::function<void(Slab)>& emit) = nullptr;
+    /// Emits every element of what it declared, once.
+    void (*compute)(const DerivationContext& context) = nullptr;
 };
 
 /// All derivations of this build, in the order in which they are computed (list.cpp).

@@ -3,12 +3,16 @@
 
 #include "derivations/analysis.hpp"
 #include "derivations/derivation.hpp"
+#include "derivations/legacy_analysis.hpp"
+#include "derivations/matching.hpp"
 
 namespace geom {
 
 std::span<const Derivation> derivations() {
     static const std::array all{
+        matching_derivation(),
         analysis_derivation(),
+        legacy_analysis_derivation(),
     };
     return all;
 }

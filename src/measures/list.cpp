@@ -3,7 +3,10 @@
 
 #include "measures/gram.hpp"
 #include "measures/heads.hpp"
+#include "measures/legacy_heads.hpp"
+#include "measures/match.hpp"
 #include "measures/measure.hpp"
+#include "measures/spectra.hpp"
 
 namespace geom {
 
@@ -11,6 +14,9 @@ std::span<const Measure> measures() {
     static const std::array all{
         gram_measure(),
         heads_measure(),
+        legacy_heads_measure(),
+        match_measure(),
+        spectra_measure(),
     };
     return all;
 }

@@ -13,7 +13,17 @@ const Measure* find_measure(std::string_view name) {
 
 MeasureDemand demand_of(const Measure& measure, const ModelShape& shape, Backend& backend,
                         const std::function<bool(const Unit&)>& is_done) {
-    MeasureDemand demand{std::string(measure.name), measure.needs(shape), measure.units(shape), {}, {}};
+    MeasureDemand demand;
+    demand.name = measure.name;
+    demand.needs = measure.needs(shape);
+    demand.owed = measure.units(shape);
+    demand.units = std::ssize(demand.owed);
+    const Schema schema = measure.declare(shape);
+    for (const Variable& variable : schema.variables) {
+        const std::int64_t bytes = schema.bytes_of(variable);
+        demand.result_bytes += bytes;
+        demand.largest_variable = std::max(demand.largest_variable, bytes);
+    }
     std::erase_if(demand.owed, is_done);
     std::sort(demand.owed.begin(), demand.owed.end());
     if (measure.memory != nullptr) demand.memory = measure.memory(shape, backend);

@@ -410,6 +410,44 @@ void Hdf5File::read(const std::string& path, ValueType type, const Piece& piece,
         what);
 }
 
+std::vector<std::string> Hdf5File::datasets() const {
+    std::vector<std::string> paths;
+    const auto add = [](hid_t, const char* path, const H5L_info_t*, void* list) {
+        static_cast<std::vector<std::string>*>(list)->emplace_back(path);
+        return herr_t{0};
+    };
+    check_hdf5(H5Lvisit(file_.id(), H5_INDEX_NAME, H5_ITER_INC, add, &paths), place("list", ""));
+    std::erase_if(paths, [this](const std::string& path) { return !has(path); });
+    return paths;
+}
+
+std::optional<ValueType> Hdf5File::type(const std::string& path) const {
+    const auto stored_type = owned(H5Dget_type(open_dataset(path).id()), H5Tclose, place("read", path));
+    for (const ValueType candidate : {ValueType::f64, ValueType::f32, ValueType::i32}) {
+        if (H5Tequal(stored_type.id(), stored(candidate)) > 0) return candidate;
+    }
+    return {};
+}
+
+bool Hdf5File::is_scale(const std::string& path) const { return H5DSis_scale(open_dataset(path).id()) > 0; }
+
+std::vector<std::string> Hdf5File::scales(const std::string& path) const {
+    const auto take_name = [](hid_t, unsigned, hid_t scale, void* into) {
+        std::array<char, 256> name{};
+        H5DSget_scale_name(scale, name.data(), name.size());
+        *static_cast<std::string*>(into) = name.data();
+        return herr_t{1};  // one an axis
+    };
+    const auto dataset = open_dataset(path);
+    std::vector<std::string> names(shape(path).size());
+    for (unsigned axis = 0; axis < names.size(); ++axis) {
+        if (H5DSget_num_scales(dataset.id(), axis) <= 0) continue;
+        check_hdf5(H5DSiterate_scales(dataset.id(), axis, nullptr, take_name, &names[axis]),
+                   place("read the axes of", path));
+    }
+    return names;
+}
+
 bool Hdf5File::has(const std::string& path) const {
     for (std::size_t end = 0; end != std::string::npos;) {  // H5Lexists fails when a group on the way is missing
         end = path.find('/', end + 1);

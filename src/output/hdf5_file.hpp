@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -76,7 +77,12 @@ public:
     void write(const std::string& path, ValueType type, const Piece& piece, const std::byte* data);
     void read(const std::string& path, ValueType type, const Piece& piece, std::byte* data) const;
 
-    bool has(const std::string& path) const;  ///< a dataset
+    std::vector<std::string> datasets() const;                     ///< paths of all, by name
+    bool has(const std::string& path) const;                       ///< a dataset
+    std::optional<ValueType> type(const std::string& path) const;  ///< none where it is another than these
+    bool is_scale(const std::string& path) const;
+    /// Names of the scales attached to a dataset's axes; "" for an axis without.
+    std::vector<std::string> scales(const std::string& path) const;
     std::vector<std::int64_t> shape(const std::string& path) const;
     std::vector<double> read_numbers(const std::string& path) const;     ///< all, converted to f64
     std::vector<std::string> read_texts(const std::string& path) const;  ///< of create_characters()

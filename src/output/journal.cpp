@@ -300,7 +300,27 @@ std::optional<Identity> identity_of(JournalFile& file) {
     return bytes ? parsed_identity(*bytes) : std::nullopt;
 }
 
-std::vector<IdentityDifference> compare(const Identity& recorded, const Identity& wanted) {
+/// The files that can be read, after all of them were compared with the identity that is wanted.
+std::vector<std::filesystem::path> readable_files(const std::filesystem::path& folder, const Identity& identity,
+                                                  JournalContents& contents) {
+    std::vector<std::filesystem::path> readable;
+    for (const auto& path : files_of(folder)) {
+        JournalFile file(path);
+        const auto recorded = identity_of(file);
+        if (!recorded) {
+            contents.unreadable.push_back(
+                fmt::format("{}: its head is torn or damaged, or of another version", path.string()));
+            continue;
+        }
+        if (contents.differences.empty()) contents.differences = differences_between(*recorded, identity);
+        readable.push_back(path);
+    }
+    return readable;
+}
+
+}  // namespace
+
+std::vector<IdentityDifference> differences_between(const Identity& recorded, const Identity& wanted) {
     std::vector<IdentityDifference> differences;
     for (const auto& [key, value] : recorded) {
         const auto other = wanted.find(key);
@@ -314,25 +334,12 @@ std::vector<IdentityDifference> compare(const Identity& recorded, const Identity
     return differences;
 }
 
-/// The files that can be read, after all of them were compared with the identity that is wanted.
-std::vector<std::filesystem::path> readable_files(const std::filesystem::path& folder, const Identity& identity,
-                                                  JournalContents& contents) {
-    std::vector<std::filesystem::path> readable;
-    for (const auto& path : files_of(folder)) {
-        JournalFile file(path);
-        const auto recorded = identity_of(file);
-        if (!recorded) {
-            contents.unreadable.push_back(
-                fmt::format("{}: its head is torn or damaged, or of another version", path.string()));
-            continue;
-        }
-        if (contents.differences.empty()) contents.differences = compare(*recorded, identity);
-        readable.push_back(path);
-    }
-    return readable;
+std::string text_of(const std::vector<IdentityDifference>& differences) {
+    std::string text;
+    for (const auto& [key, recorded, wanted] : differences)
+        text += fmt::format("{}{} was '{}' and is '{}'", text.empty() ? "" : ", ", key, recorded, wanted);
+    return text;
 }
-
-}  // namespace
 
 std::filesystem::path journal_folder(const std::filesystem::path& file) {
     auto folder = file;
@@ -401,7 +408,7 @@ JournalContents read_journal(const std::filesystem::path& folder, const Identity
                 break;
             }
             if (fate == Fate::foreign) {
-                ++contents.foreign;
+                contents.foreign.insert(std::move(result.unit));
             } else if (!seen.insert(result.unit).second) {
                 ++contents.repeated;
             } else {

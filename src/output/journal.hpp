@@ -12,6 +12,7 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -55,13 +56,18 @@ struct IdentityDifference {
     std::string wanted;
 };
 
+std::vector<IdentityDifference> differences_between(const Identity& recorded, const Identity& wanted);
+
+/// "top-k was '8' and is '3', ..."
+std::string text_of(const std::vector<IdentityDifference>& differences);
+
 struct JournalContents {
     std::vector<IdentityDifference> differences;  ///< when there are any, no unit was handed out
     std::vector<std::string> unreadable;          ///< files without a whole head, with the reason; for a warning
     std::int64_t files = 0;                       ///< that were read
     std::int64_t units = 0;                       ///< handed out
     std::int64_t repeated = 0;                    ///< recorded before: the first one counts
-    std::int64_t foreign = 0;                     ///< of variables or shapes that this schema does not have
+    std::set<Unit> foreign;                       ///< of variables or shapes that this schema does not have
     std::int64_t torn_files = 0;                  ///< that end in a torn or damaged record: what follows it is lost
 };
 

@@ -9,15 +9,6 @@ namespace geom {
 
 namespace {
 
-std::string differences_of(const JournalContents& contents) {
-    std::string text;
-    for (const IdentityDifference& difference : contents.differences) {
-        text += fmt::format("{}{} was '{}' and is '{}'", text.empty() ? "" : ", ", difference.key, difference.recorded,
-                            difference.wanted);
-    }
-    return text;
-}
-
 // Results of killed runs that never got their name.
 void remove_abandoned(const std::filesystem::path& file) {
     const std::string prefix = file.filename().string() + ".tmp.";
@@ -48,19 +39,23 @@ void Recorder::open() {
 void Recorder::read() {
     const JournalContents contents = read_journal(folder_, run_.identity, run_.schema, [&](UnitResult&& result) {
         if (!run_.units.contains(result.unit)) {
-            ++left_alone_;
+            leave_alone(result.unit);
             return;
         }
         done_.insert(result.unit);
         if (std::ssize(done_) % communicator_.size() == communicator_.rank()) keep(std::move(result));
     });
-    left_alone_ += contents.foreign;
+    for (const Unit& unit : contents.foreign) leave_alone(unit);
     if (contents.differences.empty()) return;
     throw Error(
         ExitCode::usage,
         fmt::format("{}: the journal of another run: {}; go on with the options it was made with, or start anew "
                     "with --fresh",
-                    folder_.string(), differences_of(contents)));
+                    folder_.string(), text_of(contents.differences)));
+}
+
+void Recorder::leave_alone(const Unit& unit) {
+    if (!run_.copied.contains(unit.measure)) ++left_alone_;
 }
 
 void Recorder::keep(UnitResult&& result) {

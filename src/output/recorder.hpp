@@ -14,10 +14,11 @@ namespace geom {
 
 /// What a recorder has to know of a run.
 struct RunToRecord {
-    std::filesystem::path file;  ///< the result
-    Schema schema;               ///< what the run's measures write
-    std::set<Unit> units;        ///< what they emit, all in all
-    Identity identity;           ///< the run's, whatever its measures
+    std::filesystem::path file;         ///< the result
+    Schema schema;                      ///< what the run's measures write
+    std::set<Unit> units;               ///< what they emit, all in all
+    Identity identity;                  ///< the run's, whatever its measures
+    std::set<std::string> copied = {};  ///< measures that the result has already: a journal's units of them are spent
 };
 
 class Recorder {
@@ -51,6 +52,7 @@ public:
 private:
     void read();
     void keep(UnitResult&& result);
+    void leave_alone(const Unit& unit);
 
     const RunToRecord& run_;
     Communicator communicator_;

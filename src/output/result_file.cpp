@@ -245,6 +245,50 @@ bool is_complete(const Hdf5File& file) {
     return flag != nullptr && *flag == 1;
 }
 
+std::string text_of_attribute(const Hdf5File& file, const std::string& path, const std::string& name) {
+    if (!file.has_attribute(path, name)) return {};
+    const AttributeValue value = file.attribute(path, name);
+    const auto* text = std::get_if<std::string>(&value);
+    return text == nullptr ? std::string() : *text;
+}
+
+std::pair<std::string, std::string> group_and_name(const std::string& path) {
+    const auto slash = path.rfind('/');
+    if (slash == std::string::npos) return {"", path};
+    return {path.substr(0, slash), path.substr(slash + 1)};
+}
+
+Scale scale_in(const Hdf5File& file, const std::string& path) {
+    auto [group, name] = group_and_name(path);
+    Scale scale{std::move(group), std::move(name), 0, {}, text_of_attribute(file, path, "long_name"), {}};
+    scale.length = file.shape(path).front();
+    if (!file.type(path)) {
+        scale.labels = file.read_texts(path);
+        return scale;
+    }
+    for (const double value : file.read_numbers(path)) scale.values.push_back(static_cast<std::int32_t>(value));
+    return scale;
+}
+
+// A scale without numbers stands for a width of texts alone, and is no axis of a variable.
+Schema schema_in(const Hdf5File& file) {
+    Schema schema;
+    for (const std::string& path : file.datasets()) {
+        if (file.is_scale(path)) {
+            if (file.type(path) || file.shape(path).size() == 2) schema.scales.push_back(scale_in(file, path));
+            continue;
+        }
+        const auto type = file.type(path);
+        std::vector<std::string> dims = file.scales(path);
+        if (!type || std::find(dims.begin(), dims.end(), "") != dims.end()) continue;
+        auto [group, name] = group_and_name(path);
+        schema.variables.push_back({std::move(group), std::move(name), std::move(dims), *type,
+                                    text_of_attribute(file, path, "long_name"), text_of_attribute(file, path, "units"),
+                                    text_of_attribute(file, path, "missing")});
+    }
+    return schema;
+}
+
 }  // namespace
 
 void check_output(const std::filesystem::path& file, bool overwrite) {
@@ -382,6 +426,10 @@ ResultReader::ResultReader(std::unique_ptr<State> state) : state_(std::move(stat
 ResultReader::~ResultReader() = default;
 ResultReader::ResultReader(ResultReader&&) noexcept = default;
 ResultReader& ResultReader::operator=(ResultReader&&) noexcept = default;
+
+Schema ResultReader::schema() const {
+    return as_input([&] { return schema_in(state_->file); });
+}
 
 bool ResultReader::has(const std::string& path) const {
     return as_input([&] { return state_->file.has(path); });

@@ -67,10 +67,13 @@ public:
     ResultReader(ResultReader&&) noexcept;
     ResultReader& operator=(ResultReader&&) noexcept;
 
+    /// What the file declares, by name: variables whose every axis has a scale, and those scales.
+    Schema schema() const;
     bool has(const std::string& path) const;
     std::vector<std::int64_t> shape(const std::string& path) const;
     std::vector<double> read(const std::string& path) const;  ///< all elements, as f64
-    /// The box [start, start + count), row-major, as f64; for what is too large to be read at once.
+    /// The box [start, start + count), row-major, as f64; for what is too large to be read at once. Throws
+    /// Error(internal) for a box that leaves the variable.
     std::vector<double> read(const std::string& path, const std::vector<std::int64_t>& start,
                              const std::vector<std::int64_t>& count) const;
     /// The same as stored, `type` being the variable's own; out has the box's bytes.

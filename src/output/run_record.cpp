@@ -3,8 +3,10 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <chrono>
 #include <ctime>
+#include <string_view>
 
 namespace geom {
 
@@ -72,6 +74,18 @@ std::string identity_text(const Identity& identity) {
     return text;
 }
 
+Identity identity_of_text(const std::string& text) {
+    constexpr std::string_view between = "; ";
+    Identity identity;
+    for (std::size_t begin = 0; begin < text.size();) {
+        const std::size_t end = std::min(text.find(between, begin), text.size());
+        const std::size_t equals = text.find('=', begin);
+        if (equals < end) identity[text.substr(begin, equals - begin)] = text.substr(equals + 1, end - equals - 1);
+        begin = end + between.size();
+    }
+    return identity;
+}
+
 std::vector<Attribute> root_attributes(const RunRecord& run) {
     std::vector<Attribute> attributes = {
         {"", "title", fmt::format("Geometry of the weights of {}", run.model)},
@@ -88,6 +102,8 @@ std::vector<Attribute> root_attributes(const RunRecord& run) {
         {"", "layers", fmt::format("{}:{}", run.layers.begin, run.layers.end)},
         {"", "heads", run.heads},
         {"", "hidden", run.hidden},
+        {"", "group_size", run.group_size},
+        {"", "anchor", run.anchor},
         {"", "measures", fmt::format("{}", fmt::join(run.measures, ","))},
         {"", "ranks", run.ranks},
         {"", "backend", run.backend},

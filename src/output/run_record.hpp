@@ -26,6 +26,8 @@ struct RunRecord {
     std::string model, revision, commit, config, dtype;
     std::uint64_t seed = 0;  ///< of made-up weights
     std::int64_t model_layers = 0, heads = 0, hidden = 0;
+    std::int64_t group_size = 1;        ///< query heads that share a key head in every layer
+    std::int64_t anchor = -1;           ///< as asked for
     Range layers;                       ///< of the model, that were looked at
     std::vector<std::string> measures;  ///< in the file, in its order
     Identity identity;
@@ -52,6 +54,9 @@ std::vector<Attribute> root_attributes(const RunRecord& run);
 
 /// An identity as one line of text, for the attribute that tells whether a result is of the same run.
 std::string identity_text(const Identity& identity);
+
+/// What identity_text() was made of.
+Identity identity_of_text(const std::string& text);
 
 /// The numbers of run_schema(), for phases in that order.
 std::vector<Slab> run_slabs(const RunRecord& run, const Schema& schema);

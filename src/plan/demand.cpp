@@ -52,7 +52,6 @@ public:
 
     void want_set(std::int64_t measure, const Needs& needs, const Unit& unit) {
         std::vector<WeightFamily> there = present(needs.together[static_cast<std::size_t>(unit.second)]);
-        if (there.empty()) fail(unit, "the layer has none of these weights");
         joined_.join(there);
         const WeightFamily first = there.front();
         for (const WeightFamily family : there) {
@@ -104,6 +103,7 @@ public:
         std::vector<WeightFamily> loaded = whole_;
         for (const WeightFamily family : rising_) insert_rising(loaded, family);
         for (const WeightFamily family : whole_) part_of(family).whole.push_back(family);
+        for (const WeightFamily family : rising_) part_of(family).rising.push_back(family);
         for (const WeightFamily family : previous_) part_of(family).previous.push_back(family);
         if (heads_) {
             part_of(WeightFamily::q_proj).heads = true;
@@ -172,10 +172,14 @@ void check_unit(const ModelShape& shape, const Needs& needs, const Unit& unit) {
         if (value < 0 || value >= end) fail(unit, "outside of the model");
     };
     switch (unit.of) {
-        case UnitOf::layer:
+        case UnitOf::layer: {
             within(unit.first, shape.rows());
             within(unit.second, std::ssize(needs.together));
+            const auto& set = needs.together[static_cast<std::size_t>(unit.second)];
+            const auto is_there = [&](WeightFamily family) { return shape.at(unit.first).has(family); };
+            if (std::none_of(set.begin(), set.end(), is_there)) fail(unit, "the layer has none of these weights");
             break;
+        }
         case UnitOf::expert:
             within(unit.first, shape.rows());
             break;
@@ -214,9 +218,8 @@ Demand demand_of(const ModelShape& shape, std::span<const MeasureDemand> measure
         const bool rising = needs.rising.chunks > 0 && !measures[m].owed.empty();
         for (const Unit& unit : measures[m].owed) {
             check_unit(shape, needs, unit);
-            if (rising) continue;
             if (unit.of == UnitOf::layer) {
-                rows[static_cast<std::size_t>(unit.first)].want_set(measure, needs, unit);
+                if (!rising) rows[static_cast<std::size_t>(unit.first)].want_set(measure, needs, unit);
             } else if (unit.of == UnitOf::expert) {
                 rows[static_cast<std::size_t>(unit.first)].want_expert(measure, unit);
             } else if (unit.of == UnitOf::global) {

@@ -57,6 +57,7 @@ struct MemoryNeed {
     std::int64_t layer = 0;       ///< of the backend's memory, while it looks at a layer
     std::int64_t layer_host = 0;  ///< of the host's, likewise
     std::int64_t pair = 0;        ///< of the backend's, while it looks at head blocks
+    std::int64_t pair_host = 0;   ///< of the host's, likewise
     std::int64_t kept = 0;        ///< of the backend's, from its first layer to the end of the run
     std::int64_t kept_host = 0;   ///< of the host's, likewise
 };
@@ -67,6 +68,9 @@ struct MeasureDemand {
     Needs needs;
     std::vector<Unit> owed;  ///< what it still has to emit, rising
     MemoryNeed memory;
+    std::int64_t units = 0;             ///< all of it, done or not; each has the same share of the numbers
+    std::int64_t result_bytes = 0;      ///< of all its numbers
+    std::int64_t largest_variable = 0;  ///< bytes of the largest among them
     /// Of units that are computed in one call; none: nothing worth counting.
     std::function<Work(const ModelShape&, std::span<const Unit>)> work;
 };
@@ -85,7 +89,8 @@ struct Part {
     std::vector<WeightFamily> previous;  ///< of these, wanted of the row before as well
     bool heads = false;                  ///< W_Q and W_K go to the owners of heads (where not whole: rows of a pass)
     std::vector<Visit> visits;
-    std::int64_t bytes = 0;  ///< as stored, in the first pass at most
+    std::int64_t bytes = 0;                 ///< as stored, in the first pass at most
+    std::vector<WeightFamily> rising = {};  ///< families that a rising sweep reads, rising
 };
 
 struct Demand {

@@ -77,14 +77,28 @@ private:
             if (shape_.at(row).has(family)) there.push_back(family);
         }
         if (there.empty()) return;
-        if (!loads_.back().after_previous && (loads_.size() < 2 || loads_[loads_.size() - 2].row != row)) {
+        if (loads_.size() < 2 || loads_[loads_.size() - 2].row != row) {
             Load halo;
             halo.row = row;
-            halo.halo = !demand_.rows[static_cast<std::size_t>(row)].empty();
             loads_.insert(loads_.end() - 1, std::move(halo));
+            halo_row_ = row;
         }
         loads_.back().after_previous = true;
-        insert_all(loads_[loads_.size() - 2].whole, there);
+        Load& before = loads_[loads_.size() - 2];
+        insert_all(before.whole, there);
+        if (row != halo_row_) return;
+        for (const WeightFamily family : there) {
+            if (is_read_by_owner(row, family)) insert_all(before.repeated, {family});
+        }
+    }
+
+    bool is_read_by_owner(std::int64_t row, WeightFamily family) const {
+        const std::vector<Part>& parts = demand_.rows[static_cast<std::size_t>(row)];
+        return std::any_of(parts.begin(), parts.end(), [&](const Part& part) {
+            const bool of_heads = family == WeightFamily::q_proj || family == WeightFamily::k_proj;
+            return (part.heads && of_heads) || std::binary_search(part.rising.begin(), part.rising.end(), family) ||
+                   (part.expert < 0 && std::binary_search(part.whole.begin(), part.whole.end(), family));
+        });
     }
 
     static void add(std::vector<Visit>& visits, const Visit& visit) {
@@ -100,6 +114,7 @@ private:
     const ModelShape& shape_;
     const Demand& demand_;
     std::vector<Load> loads_, after_;
+    std::int64_t halo_row_ = -1;  // the last load that is another rank's row
 };
 
 Load rising_load(const ModelShape& shape, std::span<const MeasureDemand> measures, std::int64_t row) {
@@ -108,16 +123,19 @@ Load rising_load(const ModelShape& shape, std::span<const MeasureDemand> measure
     for (std::size_t m = 0; m < measures.size(); ++m) {
         const MeasureDemand& measure = measures[m];
         if (measure.needs.rising.chunks == 0 || measure.owed.empty()) continue;
+        std::vector<WeightFamily> there;
+        for (const auto& set : measure.needs.together) {
+            for (const WeightFamily family : set) {
+                if (shape.at(row).has(family)) insert_all(there, {family});
+            }
+        }
+        if (there.empty()) continue;  // what is carried passes such a layer by
+        insert_all(load.whole, there);
         Visit visit{static_cast<std::int64_t>(m), {}};
         for (const Unit& unit : measure.owed) {
             if (unit.of == UnitOf::layer && unit.first == row) visit.units.push_back(unit);
         }
         load.visits.push_back(std::move(visit));
-        for (const auto& set : measure.needs.together) {
-            for (const WeightFamily family : set) {
-                if (shape.at(row).has(family)) insert_all(load.whole, {family});
-            }
-        }
     }
     return load;
 }
@@ -157,9 +175,10 @@ std::vector<RankLoads> loads_of(const ModelShape& shape, std::span<const Measure
                 continue;
             }
             sequences[r].add_layer_part(part);
-            if (demand.rising && place.row != last_row)
-                loads[r].rising.push_back(rising_load(shape, measures, place.row));
+            if (!demand.rising || place.row == last_row) continue;
             last_row = place.row;
+            if (Load load = rising_load(shape, measures, place.row); !load.visits.empty())
+                loads[r].rising.push_back(std::move(load));
         }
     }
     std::vector<std::int64_t> sizes;

@@ -19,13 +19,15 @@ struct Load {
     std::vector<WeightFamily> whole;  ///< families read whole, rising
     bool heads = false;               ///< W_Q and W_K go to the owners of heads: at least the rows of the pass
     bool after_previous = false;      ///< the load before it is the row before, and is looked at beside it
-    bool halo = false;                ///< read for the next load alone; its owner reads it as well
+    /// Families that are whole here for the next load alone, and that their owner reads as well: it counts them.
+    std::vector<WeightFamily> repeated;
     std::vector<Visit> visits;
 };
 
 struct RankLoads {
     std::vector<Load> loads;   ///< in any order of rows: layers, then experts, then globals
-    std::vector<Load> rising;  ///< layers that build on each other; a row's visits may be without units
+    std::vector<Load> rising;  ///< layers that build on each other, of those with weights that are wanted; a row's
+                               ///< visits may be without units
 };
 
 /// The loads of every rank. The layer before a rank's first one is read by the rank itself where a measure wants to see

@@ -19,8 +19,7 @@ std::int64_t blocks_of(const std::vector<GroupShare>& held) {
     return blocks;
 }
 
-// --- pairs of heads
-// ----------------------------------------------------------------------------------------------------
+// --- pairs of heads ------------------------------------------------------------------------------------------------
 
 // What measures owe of heads: by block of groups, then by left head, then by measure.
 class PairDemand {
@@ -97,8 +96,7 @@ private:
     std::map<std::pair<std::int64_t, std::int64_t>, std::map<std::int64_t, std::vector<Visit>>> owed_;
 };
 
-// --- memory
-// ------------------------------------------------------------------------------------------------------------
+// --- memory --------------------------------------------------------------------------------------------------------
 
 // Query heads and groups whose rows a pass reads.
 struct PassHeads {
@@ -136,6 +134,7 @@ public:
             need_.layer = std::max(need_.layer, measure.memory.layer);
             need_.layer_host = std::max(need_.layer_host, measure.memory.layer_host);
             need_.pair = std::max(need_.pair, measure.memory.pair);
+            need_.pair_host = std::max(need_.pair_host, measure.memory.pair_host);
             need_.kept += measure.memory.kept;
             need_.kept_host += measure.memory.kept_host;
             state_ = std::max(state_, measure.needs.rising.chunks > 0 ? measure.needs.rising.state_bytes : 0);
@@ -186,14 +185,40 @@ private:
         return blocks;
     }
 
+    struct Numbers {
+        std::int64_t held = 0;  // all that a rank has at the end
+        std::int64_t sent = 0;  // of one variable
+    };
+
+    // A rank has what it computes and its share of what a journal gave back.
+    Numbers numbers_of(const RankPlan& mine) const {
+        Numbers numbers;
+        for (std::size_t m = 0; m < plan_.input.measures.size(); ++m) {
+            const MeasureDemand& measure = plan_.input.measures[m];
+            if (measure.units == 0) continue;
+            const std::int64_t done = measure.units - std::ssize(measure.owed);
+            const double share = (static_cast<double>(mine.units[m]) +
+                                  static_cast<double>(done) / static_cast<double>(plan_.input.ranks)) /
+                                 static_cast<double>(measure.units);
+            const auto of = [share](std::int64_t bytes) {
+                return static_cast<std::int64_t>(share * static_cast<double>(bytes));
+            };
+            numbers.held += of(measure.result_bytes);
+            numbers.sent = std::max(numbers.sent, of(measure.largest_variable));
+        }
+        return numbers;
+    }
+
     void take_worst(RankPlan& mine, std::int64_t pass, std::int64_t rank, std::int64_t in_flight) const {
         const PlanInput& in = plan_.input;
         MemoryPlan host, device;
         MemoryPlan& computing = in.device ? device : host;  // where verbs read and write
         host.process = in.process_bytes;
         host.stream = in_flight;
-        host.results = in.result_bytes / in.ranks + need_.kept_host + 2 * state_;
-        host.transit = 2 * in.largest_variable / in.ranks;  // they are written a variable at a time
+        const Numbers numbers = numbers_of(mine);
+        host.results = numbers.held + need_.kept_host + 2 * state_;
+        // They are written a variable at a time: what this rank has of it, on its way, and what it writes.
+        host.transit = std::max(numbers.sent, in.largest_variable / in.ranks) + in.largest_variable / in.ranks;
         if (in.device) device.process = in.device_process_bytes;
         computing.stream = in_flight;
         computing.scratch = need_.layer + need_.kept;
@@ -206,6 +231,7 @@ private:
             if (in.device && in.exchange_on_host)
                 host.staging = sent + moving_blocks(pass, rank, false) * in.block_bytes;
             computing.products = need_.kept + need_.pair;
+            host.products += need_.pair_host;
         }
         if (host.total() > mine.memory.total()) mine.memory = host;
         if (device.total() > mine.device.total()) mine.device = device;
@@ -219,10 +245,12 @@ private:
 };
 
 void count_work(const PlanInput& input, RankPlan& rank) {
+    rank.units.assign(input.measures.size(), 0);
     rank.work.assign(input.measures.size(), {});
     const auto count = [&](const std::vector<Visit>& visits) {
         for (const Visit& visit : visits) {
             const auto m = static_cast<std::size_t>(visit.measure);
+            rank.units[m] += std::ssize(visit.units);
             if (input.measures[m].work) rank.work[m] += input.measures[m].work(input.shape, visit.units);
         }
     };
@@ -268,7 +296,9 @@ Assignment assign(const PlanInput& input) {
         rank.rising = std::move(loads.rising);
         for (const Load& load : rank.loads) {
             if (!load.heads) continue;
-            Load later{UnitOf::layer, load.row, -1, {}, {}, true, false, false, {}};
+            Load later;
+            later.row = load.row;
+            later.heads = true;
             rank.later_loads.push_back(std::move(later));
         }
         assignment.plan.ranks.push_back(std::move(rank));

@@ -40,8 +40,7 @@ struct PlanInput {
     std::int64_t device_budget = 0;         ///< of a GPU's memory, per rank
     std::int64_t device_process_bytes = 0;  ///< what the backend takes there before it starts
     bool exchange_on_host = true;           ///< head blocks pass through host memory on their way between ranks
-    std::int64_t result_bytes = 0;          ///< all measures' numbers together
-    std::int64_t largest_variable = 0;      ///< the largest share of one variable in them
+    std::int64_t largest_variable = 0;      ///< of all that will be in the file
 };
 
 /// Held blocks that are looked at together.
@@ -72,15 +71,16 @@ struct MemoryPlan {
 };
 
 struct RankPlan {
-    std::vector<Load> loads;        ///< of the first pass, in order: layers, experts, globals
-    std::vector<Load> later_loads;  ///< of every other pass: those with head blocks
-    std::vector<Load> rising;       ///< of a sweep in which layers build on each other
-    std::vector<PairPass> passes;   ///< head blocks held one after the other
-    std::int64_t slots = 2;         ///< loads in memory at a time
-    std::int64_t bytes_read = 0;    ///< from storage, all passes
-    std::vector<Work> work;         ///< by measure
-    MemoryPlan memory;              ///< of the host
-    MemoryPlan device;              ///< of its GPU; nothing without one
+    std::vector<Load> loads;          ///< of the first pass, in order: layers, experts, globals
+    std::vector<Load> later_loads;    ///< of every other pass: those with head blocks
+    std::vector<Load> rising;         ///< of a sweep in which layers build on each other
+    std::vector<PairPass> passes;     ///< head blocks held one after the other
+    std::int64_t slots = 2;           ///< loads in memory at a time
+    std::int64_t bytes_read = 0;      ///< from storage, all passes
+    std::vector<std::int64_t> units;  ///< that it computes, by measure
+    std::vector<Work> work;           ///< by measure
+    MemoryPlan memory;                ///< of the host
+    MemoryPlan device;                ///< of its GPU; nothing without one
 
     std::int64_t flops() const;  ///< of products
 };

@@ -11,15 +11,15 @@ std::vector<LayerRequest> requests_of(const Plan& plan, const std::vector<Load>&
     for (const Load& load : loads) {
         LayerRequest request;
         if (load.of != UnitOf::global) request.layer = shape.at(load.row).number;
-        request.repeated = load.halo;
         for (const WeightFamily family : load.whole) {
             WeightRequest wanted{family, {}, load.of == UnitOf::expert ? load.index : -1};
             if (load.of == UnitOf::global) wanted.rows = {load.rows};
+            wanted.repeated = std::binary_search(load.repeated.begin(), load.repeated.end(), family);
             request.weights.push_back(std::move(wanted));
         }
         const auto add_rows = [&](WeightFamily family, std::vector<Range> rows) {
             if (rows.empty() || std::find(load.whole.begin(), load.whole.end(), family) != load.whole.end()) return;
-            request.weights.push_back({family, std::move(rows), -1});
+            request.weights.push_back({family, std::move(rows)});
         };
         if (load.heads) {
             add_rows(WeightFamily::q_proj, query_rows(shape, load.row, heads));

@@ -219,7 +219,7 @@ void LayerStream::fill(Slot& slot) const {
         const Weight& weight = weights[w];
         const WeightRequest& wanted = request.weights[w];
         for (const Range rows : wanted_rows(wanted, weight)) {
-            jobs.push_back({&weight, rows, slot.buffer->host() + at, request.repeated});
+            jobs.push_back({&weight, rows, slot.buffer->host() + at, wanted.repeated});
             slot.weights.parts_.push_back({wanted.family, wanted.expert, memory_dtype(weight.dtype), rows, weight.rows,
                                            weight.cols, slot.buffer->data() + at});
             at += aligned(memory_bytes(weight, rows));

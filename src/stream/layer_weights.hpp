@@ -15,6 +15,7 @@ struct WeightRequest {
     WeightFamily family = WeightFamily::q_proj;
     std::vector<Range> rows;   ///< rising, disjoint; none: all
     std::int64_t expert = -1;  ///< of a mixture; -1: the layer's own
+    bool repeated = false;     ///< read by somebody else as well (a halo): not counted in the digest
 
     friend bool operator==(const WeightRequest&, const WeightRequest&) = default;
 };
@@ -23,7 +24,6 @@ struct LayerRequest {
     std::int64_t layer = -1;  ///< -1: what belongs to no layer (embed_tokens, lm_head, final_norm)
     std::vector<WeightRequest> weights;
     std::int32_t checkpoint = 0;  ///< which of the stream's checkpoints
-    bool repeated = false;        ///< read by somebody else as well (a halo): not counted in the digest
 
     friend bool operator==(const LayerRequest&, const LayerRequest&) = default;
 };

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The README's table: whole runs, their parts, the machine's own rates and the original scripts, taking turns in one run.
+"""The README's table: whole runs, their parts, the machine's own rates and the original scripts, taking turns.
 
     python tests/bench/bench.py [--program build/geom-mpi] [--shape qwen3-0.6b] [--backend auto] [--repeat 5] [--large]
                                 [--checkpoint FOLDER] [--python PYTHON_WITH_TORCH]
@@ -88,7 +88,16 @@ class Bench:
         """The machine's own rates, and gram, heads and loading inside one process on all cores."""
         checkpoint = self.arguments.checkpoint
         loading = ["--model", checkpoint.resolve()] if checkpoint else []
-        arguments = ["--shape", self.shape, "--backend", self.arguments.backend, "--repeat", "1", "--json", self.folder / "bench.json"]
+        arguments = [
+            "--shape",
+            self.shape,
+            "--backend",
+            self.arguments.backend,
+            "--repeat",
+            "1",
+            "--json",
+            self.folder / "bench.json",
+        ]
         call(self.command("bench", *arguments, *loading), self.folder)
         about = json.loads((self.folder / "bench.json").read_text())
         self.machine, self.backend = about["machine"], about["backend"]
@@ -99,7 +108,16 @@ class Bench:
     def whole(self, ranks, shape, measures="gram,heads"):
         """A run as a user starts it; its JSON object."""
         files = ["-o", self.folder / "r.h5", "--overwrite", "--json", self.folder / "run.json"]
-        arguments = ["--model", f"synth:{shape}", "-m", measures, "--backend", self.arguments.backend, *files, "--quiet"]
+        arguments = [
+            "--model",
+            f"synth:{shape}",
+            "-m",
+            measures,
+            "--backend",
+            self.arguments.backend,
+            *files,
+            "--quiet",
+        ]
         call(self.command(*arguments, ranks=ranks), self.folder)
         return json.loads((self.folder / "run.json").read_text())
 
@@ -130,7 +148,10 @@ class Bench:
         values = self.values.get(name)
         if not values:
             return ""
-        return f"{statistics.median(values):.{digits}f} {unit}".rstrip() + f" ({min(values):.{digits}f}–{max(values):.{digits}f})"
+        return (
+            f"{statistics.median(values):.{digits}f} {unit}".rstrip()
+            + f" ({min(values):.{digits}f}–{max(values):.{digits}f})"
+        )
 
     def row(self, *cells):
         print("| " + " | ".join(cells) + " |")
@@ -140,11 +161,31 @@ class Bench:
         print(f"{self.machine}; {self.arguments.repeat} turns; medians (least–most)\n")
         self.row("what", "geom-mpi", "compared with", "ratio")
         self.row("---", "---", "---", "---")
-        self.row(f"gram, synth:{self.shape}, {on}", self.shown("gram", "s", 3), self.of_scripts("the original scripts' loops", "gram"), self.shown("gram ratio", "×", 1))
-        self.row("the same, as a rate", "", f"the machine's large product ({self.gemm}): {self.shown('gemm', 'TFLOP/s')}", self.shown("gram / gemm", "of it"))
-        self.row(f"heads with effective ranks, {on}", self.shown("heads", "s"), self.of_scripts("the scripts' eigenvalues and kernel ranks", "heads"), self.shown("heads ratio", "×", 1))
+        self.row(
+            f"gram, synth:{self.shape}, {on}",
+            self.shown("gram", "s", 3),
+            self.of_scripts("the original scripts' loops", "gram"),
+            self.shown("gram ratio", "×", 1),
+        )
+        self.row(
+            "the same, as a rate",
+            "",
+            f"the machine's large product ({self.gemm}): {self.shown('gemm', 'TFLOP/s')}",
+            self.shown("gram / gemm", "of it"),
+        )
+        self.row(
+            f"heads with effective ranks, {on}",
+            self.shown("heads", "s"),
+            self.of_scripts("the scripts' eigenvalues and kernel ranks", "heads"),
+            self.shown("heads ratio", "×", 1),
+        )
         if self.arguments.checkpoint:
-            self.row("loading alone, cold", self.shown("load, layer stream", "GB/s"), "a plain `pread` loop: " + self.shown("load, plain pread loop", "GB/s"), self.shown("load, stream / loop", "of it"))
+            self.row(
+                "loading alone, cold",
+                self.shown("load, layer stream", "GB/s"),
+                "a plain `pread` loop: " + self.shown("load, plain pread loop", "GB/s"),
+                self.shown("load, stream / loop", "of it"),
+            )
         memory = "the GPU's memory, copied" if self.backend == "cuda" else "the machine's memory, copied by all threads"
         self.row(memory, "", self.shown("copy, bytes read + written", "GB/s", 1), "")
         self.row("whole run, gram + heads" + self.of_ranks(), self.over_ranks("run", 2), "", self.scaling("run"))
@@ -152,7 +193,13 @@ class Bench:
             self.row(part + " of a whole run" + self.of_ranks(), self.over_ranks(part, 3), "", self.scaling(part))
         for memory in ("memory", "GPU memory"):
             if f"{memory}, 1" in self.values:
-                self.row(f"peak {memory} of a rank against the plan, {' and '.join(map(str, self.ranks))} rank{'s' * (len(self.ranks) > 1)}", "", "", ", ".join(self.shown(f"{memory}, {ranks}", "") for ranks in self.ranks))
+                ranks = f"{' and '.join(map(str, self.ranks))} rank{'s' * (len(self.ranks) > 1)}"
+                self.row(
+                    f"peak {memory} of a rank against the plan, {ranks}",
+                    "",
+                    "",
+                    ", ".join(self.shown(f"{memory}, {ranks}", "") for ranks in self.ranks),
+                )
 
     def of_scripts(self, what, part):
         return f"{what}: {self.shown(f'scripts {part}', 's', 1)}" if self.scripts else ""
@@ -174,9 +221,17 @@ class Bench:
             say(f"synth:qwen3-32b, {measures}")
             about = self.whole(ranks, "qwen3-32b", measures)
             phases = {name: round(times["max"], 1) for name, times in about["phases"].items()}
-            gib = lambda which: f"{about['peak_' + which] / 2**30:.2f} GiB{' of GPU memory' if 'device' in which else ''}, planned {about['planned_' + which] / 2**30:.2f}"
-            memory = "; ".join(gib(which) for which in ("memory", "device_memory") if "peak_" + which in about)
-            self.row(f"synth:qwen3-32b, {measures}, {ranks} rank{'s' * (ranks > 1)}", f"{phases['total']} s", f"{phases}", f"a rank {memory}")
+            memory = "; ".join(
+                f"{about['peak_' + which] / 2**30:.2f} GiB{kind}, planned {about['planned_' + which] / 2**30:.2f}"
+                for which, kind in (("memory", ""), ("device_memory", " of GPU memory"))
+                if "peak_" + which in about
+            )
+            self.row(
+                f"synth:qwen3-32b, {measures}, {ranks} rank{'s' * (ranks > 1)}",
+                f"{phases['total']} s",
+                f"{phases}",
+                f"a rank {memory}",
+            )
 
 
 def main():

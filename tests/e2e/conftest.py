@@ -1,7 +1,7 @@
 """What the end-to-end tests share: the program, the golden checkpoints, small checkpoints made on the spot.
 
-Environment: GEOM_MPI names the program (build/geom-mpi when unset), GEOM_TEST_DATA the folder of test data, MPIEXEC the
-launcher.
+Environment: GEOM_MPI names the program (build/geom-mpi when unset), GEOM_MPI_FAKES the one with fake measures,
+GEOM_TEST_DATA the folder of test data, MPIEXEC the launcher.
 """
 
 import dataclasses
@@ -16,6 +16,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 PROGRAM = pathlib.Path(os.environ.get("GEOM_MPI", ROOT / "build" / "geom-mpi")).resolve()
+FAKES = pathlib.Path(os.environ.get("GEOM_MPI_FAKES", ROOT / "build" / "tests" / "geom-mpi-fakes")).resolve()
 DATA = pathlib.Path(os.environ.get("GEOM_TEST_DATA", ROOT / "tests" / "data")).resolve()
 MPIEXEC = os.environ.get("MPIEXEC", "mpirun")
 GOLDEN = ["qwen3-tiny", "qwen2-tiny", "llama-tiny", "qwen3moe-tiny"]
@@ -35,11 +36,13 @@ def golden(model):
     return DATA / "golden" / model
 
 
-def run(*arguments, ranks=1, folder, environment=None, **options):
+def run(*arguments, ranks=1, folder, environment=None, program=PROGRAM, **options):
     """The program, from `folder`; one rank starts without a launcher."""
     launcher = [MPIEXEC, "-n", str(ranks)] if ranks > 1 else []
+    if program == FAKES:  # they look at bytes themselves
+        arguments = [*arguments, "--backend", "cpu"]
     return subprocess.run(
-        [*launcher, str(PROGRAM), *map(str, arguments)],
+        [*launcher, str(program), *map(str, arguments)],
         cwd=folder,
         env={**ENVIRONMENT, **(environment or {})},
         capture_output=True,
@@ -91,8 +94,9 @@ class Result:
 class Runs:
     """Runs that have to succeed; the same one runs once a session."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, program):
         self.folder = folder
+        self.program = program
         self.done = {}
 
     def __call__(self, model, *arguments, ranks=1, environment=None):
@@ -105,6 +109,7 @@ class Runs:
                 ranks=ranks,
                 folder=self.folder,
                 environment=environment,
+                program=self.program,
             )
             assert finished.returncode == 0, finished.stderr
             self.done[key] = Result(file, json.loads(about.read_text()), finished.stdout, finished.stderr)
@@ -115,7 +120,15 @@ class Runs:
 def runs(tmp_path_factory):
     if not PROGRAM.exists():
         pytest.skip(f"{PROGRAM} is not there: build first, or name the program in GEOM_MPI")
-    return Runs(tmp_path_factory.mktemp("runs"))
+    return Runs(tmp_path_factory.mktemp("runs"), PROGRAM)
+
+
+@pytest.fixture(scope="session")
+def fake_runs(tmp_path_factory):
+    """Runs of the program with fake measures."""
+    if not FAKES.exists():
+        pytest.skip(f"{FAKES} is not there: build first, or name the program in GEOM_MPI_FAKES")
+    return Runs(tmp_path_factory.mktemp("fake_runs"), FAKES)
 
 
 # --- small checkpoints ------------------------------------------------------------------------------------------------
@@ -215,7 +228,7 @@ def write_checkpoint(folder, config, tensors, shards=1):
         file = f"model-{shard + 1:05}-of-{shards:05}.safetensors"
         part = dict(list(tensors.items())[shard::shards])
         write_shard(folder / file, part)
-        where.update({name: file for name in part})
+        where.update(dict.fromkeys(part, file))
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": where}))
     return folder
 

@@ -5,10 +5,16 @@ import subprocess
 import sys
 
 import pytest
-
 from conftest import ENVIRONMENT, PROGRAM, ROOT, run
 
-ROWS = {"gemm": "TFLOP/s", "copy, bytes read + written": "GB/s", "gram": "s", "gram / gemm": "", "heads": "s", "peak memory": "GiB"}
+ROWS = {
+    "gemm": "TFLOP/s",
+    "copy, bytes read + written": "GB/s",
+    "gram": "s",
+    "gram / gemm": "",
+    "heads": "s",
+    "peak memory": "GiB",
+}
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +71,14 @@ def test_mistakes_are_named(arguments, ranks, said, folder):
 def test_the_readmes_table_is_printed_for_any_shape(folder):
     script = ROOT / "tests" / "bench" / "bench.py"
     arguments = ["--program", PROGRAM, "--shape", "tiny", "--backend", "cpu", "--repeat", 1]
-    finished = subprocess.run([sys.executable, script, *map(str, arguments)], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    finished = subprocess.run(
+        [sys.executable, script, *map(str, arguments)],
+        cwd=folder,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert finished.returncode == 0, finished.stderr
     assert "the original scripts know" in finished.stderr
     rows = [line for line in finished.stdout.splitlines() if line.startswith("| ")]

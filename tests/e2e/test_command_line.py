@@ -2,11 +2,11 @@
 
 import json
 import re
+import subprocess
 
 import numpy as np
 import pytest
-
-from conftest import GOLDEN, golden, listing, run
+from conftest import ENVIRONMENT, GOLDEN, PROGRAM, golden, listing, run
 
 h5py = pytest.importorskip("h5py")
 
@@ -14,18 +14,18 @@ MODEL = golden("qwen3-tiny")
 RANKS = pytest.mark.parametrize("ranks", [1, 3])
 
 OPTIONS = """--model --revision --family -m --measures --layers --backend --memory-budget --threads -o --output
---overwrite --json --deadline --dry-run --quiet --config --version --help""".split()
+--overwrite --resume --fresh --add --anchor --json --deadline --dry-run --quiet --config --version --help"""
 
 
 @RANKS
 def test_help_mentions_every_option_command_and_exit_code_once_for_all_ranks(tmp_path, ranks):
     finished = run("--help", ranks=ranks, folder=tmp_path)
     assert finished.returncode == 0 and finished.stderr == ""
-    for option in OPTIONS:
+    for option in OPTIONS.split():
         assert re.search(rf"(^|[\s,]){re.escape(option)}\b", finished.stdout), option
     for word in ["info", "synth", "gram", "Exit codes", "hub id", "synth:SHAPE"]:
         assert word in finished.stdout
-    assert finished.stdout.count("--overwrite") == 1
+    assert finished.stdout.count("Exit codes") == 1
 
 
 def test_every_command_has_help(tmp_path):
@@ -54,7 +54,7 @@ def test_json_on_stdout_is_one_object_and_the_summary_goes_to_stderr(tmp_path, r
         assert about["weights_digest"] == file.attrs["weights_digest"]
     np.testing.assert_allclose(about["summary"]["cos_first_last"], cosines[0, -1])
     np.testing.assert_allclose(about["summary"]["mean_cos_adjacent"], np.diagonal(cosines, 1).mean())
-    assert "out.h5" in finished.stderr and "cosines" in finished.stderr
+    assert "out.h5" in finished.stderr and "mean cosine" in finished.stderr
 
 
 def test_json_has_no_nan_for_a_single_layer(tmp_path):
@@ -92,8 +92,69 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path, ranks):
     assert listing(tmp_path) == []
     info = run("info", "--model", MODEL, ranks=ranks, folder=tmp_path)
     assert info.returncode == 0
-    without_memory = lambda text: re.sub(r"\S+ [KMG]?i?B", "", text)
-    assert without_memory(info.stdout).split() == without_memory(finished.stdout).split()
+    # memory and speed are those of the moment
+    without_machine = lambda text: re.sub(r"predicted.*|\(a rank's rates.*|\S+ [KMG]?i?B", "", text)
+    assert without_machine(info.stdout).split() == without_machine(finished.stdout).split()
+
+
+def predicted(text):
+    """Seconds of every measure, as the plan predicts them."""
+    line = re.search(r"predicted on this machine: (.*); reading", text)[1]
+    found = {}
+    for entry in line.split(", "):
+        name, figure = entry.split(" ", 1)
+        clock = [float(part) for part in figure.removeprefix("under ").removesuffix(" s").split(":")]
+        found[name] = sum(part * 60**place for place, part in enumerate(reversed(clock)))
+    return found
+
+
+@RANKS
+def test_a_plan_predicts_the_seconds_of_every_measure(tmp_path, ranks):
+    small = run("info", "--model", MODEL, ranks=ranks, folder=tmp_path)
+    assert set(predicted(small.stdout)) == {"gram", "heads"}
+    large = run("info", "--model", "synth:qwen3-32b", "--memory-budget", "64GiB", ranks=ranks, folder=tmp_path)
+    for measure, seconds in predicted(large.stdout).items():
+        assert seconds > 10 * predicted(small.stdout)[measure], measure
+    assert "reading 5.6 GiB, exchange and writing come on top" in large.stdout
+    alone = run("info", "--model", MODEL, "-m", "heads", ranks=ranks, folder=tmp_path)
+    assert set(predicted(alone.stdout)) == {"heads"}
+
+
+def test_a_prediction_is_of_the_right_order(tmp_path):
+    model = ["--model", "synth:L12-H8-KV4-hd128-D1024-F64", "--threads", 1]
+    times = json.loads(run(*model, "-o", "r.h5", "--json", "-", folder=tmp_path).stdout)["phases"]
+    plan = predicted(run("info", *model, folder=tmp_path).stdout)
+    for measure in ["gram", "heads"]:
+        assert times[measure]["max"] / 20 < plan[measure] < 20 * times[measure]["max"], (measure, plan, times)
+
+
+def test_probing_the_machine_takes_a_moment(tmp_path):
+    """The least of several times: others may be at work here."""
+    took = []
+    for model in ["tiny", "qwen3-32b", "llama-3.1-405b"] * 3:
+        arguments = ["--model", f"synth:{model}", "--memory-budget", "8TiB"]
+        text = run("info", *arguments, folder=tmp_path).stdout
+        took.append(float(re.search(r"probed in (\S+) s", text)[1]))
+    assert max(min(took[which::3]) for which in range(3)) < 0.1, took
+
+
+def test_a_run_of_hours_is_announced_before_it_begins(tmp_path):
+    model = ["--model", "synth:L512-H256-KV8-hd256-D2048-F64-V64", "-m", "gram", "-o", "r.h5"]
+    plan = run("info", *model[:4], folder=tmp_path)
+    if plan.returncode != 0 or predicted(plan.stdout)["gram"] < 3 * 3600:
+        pytest.skip(f"this machine is too small or too fast for a run of hours: {plan.stderr}")
+    with subprocess.Popen(
+        [PROGRAM, *model], cwd=tmp_path, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+    ) as running:
+        said = running.stderr.readline()
+        running.kill()
+    assert re.match(r"geom-mpi: this will take about \d+:\d\d:\d\d on this machine \(gram \d+:", said), said
+    assert "the same command goes on" in said
+
+
+def test_a_run_of_seconds_is_not_announced(tmp_path):
+    finished = run("--model", MODEL, "-o", "out.h5", folder=tmp_path)
+    assert "this will take" not in finished.stderr
 
 
 def test_a_dry_run_does_not_mind_an_existing_result(tmp_path):

@@ -1,4 +1,4 @@
-"""What goes wrong ends every rank with one error that says what to do, the right exit code, and nothing half-written."""
+"""What goes wrong ends every rank with one error that says what to do, the right exit code, nothing half-written."""
 
 import contextlib
 import resource
@@ -8,8 +8,8 @@ import time
 
 import numpy as np
 import pytest
-
 from conftest import (
+    FAKES,
     Tensor,
     attention_name,
     golden,
@@ -84,6 +84,8 @@ def llama():
         (1, ["--model", "synth:enormous"], ["enormous", "tiny"]),
         (3, ["--model", "synth:tiny?colour=red"], ["colour"]),
         (1, ["--config", "missing.toml"], ["missing.toml"]),
+        (1, ["--model", "synth:tiny", "--add", "--overwrite"], ["--add", "--overwrite"]),
+        (3, ["--model", "synth:tiny", "--add", "--resume"], ["--add", "--resume"]),
         (1, [], ["--model"]),
     ],
 )
@@ -190,9 +192,49 @@ def test_a_number_that_is_none_is_located_and_its_rank_named(tmp_path, layer, va
     mentions = ["model.safetensors", name, "row 17", "column 31"]
     line = refused(NUMERICS, "--model", tmp_path / "model", ranks=ranks, folder=tmp_path, mentions=mentions, begun=True)
     if ranks > 1:
-        # 5 layers: contiguous runs, the first rank has layer 0, the last that has any has layer 4.
-        owner = 0 if layer == 0 else {2: 1, 3: 2, 7: 4}[ranks]
+        # 5 layers: contiguous runs, the first rank has layer 0, the last has layer 4; of 7 ranks the first four have
+        # halves of layers.
+        owner = 0 if layer == 0 else ranks - 1
         assert f"[rank {owner} on " in line
+
+
+@pytest.mark.parametrize(("ranks", "layer", "head"), [(1, 1, 0), (3, 4, 2), (4, 2, 1)])
+def test_numerics_that_fail_inside_a_measure_name_rank_layer_and_head(tmp_path, ranks, layer, head, llama):
+    config, tensors = llama
+    wide = {name: Tensor.of(tensor.values(), "F64") for name, tensor in tensors.items()}
+    hd = config["head_dim"] if "head_dim" in config else config["hidden_size"] // config["num_attention_heads"]
+    wide[attention_name(layer, "q")].bits[head * hd] = 1e200  # its square is no number any more
+    write_checkpoint(tmp_path / "model", config, wide)
+    arguments = ["--model", tmp_path / "model", "-m", "heads"]
+    mentions = [f"layer {layer}: W_Q of head {head}", f"(heads, layer {layer})"]
+    line = refused(NUMERICS, *arguments, ranks=ranks, folder=tmp_path, mentions=mentions, begun=True)
+    if ranks > 1:  # 5 layers in contiguous runs
+        owner = {3: {4: 2}, 4: {2: 1}}[ranks][layer]
+        assert f"[rank {owner} on " in line
+
+
+@pytest.mark.parametrize(
+    ("fault", "place"),
+    [
+        ("heads:2:0", "(heads, layer "),
+        ("fake_step:1:0", "(fake_step, layer "),
+        ("fake_walk:1:2", "(fake_walk, layer "),
+        ("fake_globals:0:0", "(fake_globals, embed_tokens)"),
+        ("fake_experts:2:3", "(fake_experts, layer "),
+        ("gram:1:0", "(gram, head "),
+        ("fake_pairs:2:0", "(fake_pairs, head"),
+    ],
+)
+def test_a_failure_inside_any_kind_of_measure_ends_all_ranks_in_order(tmp_path, fault, place):
+    rank = fault.split(":")[1]
+    arguments = ["--model", golden("qwen3moe-tiny"), "-o", "r.h5"]
+    environment = {"GEOM_MPI_FAULT": f"error:{fault}"}
+    options = {"environment": environment, "program": FAKES, "begun": True}
+    line = refused(NUMERICS, *arguments, ranks=3, folder=tmp_path, mentions=[place], **options)
+    assert f"[rank {rank} on " in line
+    assert listing(tmp_path)[0] == "r.h5.journal", "what is computed stays computed"
+    finished = run(*arguments, "--quiet", ranks=2, folder=tmp_path, program=FAKES)
+    assert finished.returncode == 0 and listing(tmp_path) == ["r.h5"]
 
 
 def test_a_number_that_is_none_outside_of_the_chosen_layers_does_no_harm(runs, tmp_path, llama):

@@ -3,6 +3,7 @@
 In CI a sample; GEOM_ALL_FAULTS=1 runs all of them (50 kills, 32 faults).
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -13,19 +14,26 @@ import subprocess
 import time
 
 import pytest
-
 from conftest import ENVIRONMENT, MPIEXEC, PROGRAM, listing, run
 
 h5py = pytest.importorskip("h5py")
 
 ALL = os.environ.get("GEOM_ALL_FAULTS") == "1"
 MODEL = "synth:L7-H8-KV4-hd32-D160-F64-V64"
-PHASES = ["load", "exchange", "measure", "write"]
+PHASES = ["load", "exchange", "gram", "write"]
 
 
 def start(folder, ranks, *arguments, fault=None):
     return subprocess.Popen(
-        [MPIEXEC, "-n", str(ranks), str(PROGRAM), "--model", MODEL, *(arguments if "-o" in arguments else ("-o", "r.h5", *arguments))],
+        [
+            MPIEXEC,
+            "-n",
+            str(ranks),
+            str(PROGRAM),
+            "--model",
+            MODEL,
+            *(arguments if "-o" in arguments else ("-o", "r.h5", *arguments)),
+        ],
         cwd=folder,
         env={**ENVIRONMENT, **({"GEOM_MPI_FAULT": fault} if fault else {})},
         stdout=subprocess.PIPE,
@@ -62,15 +70,13 @@ def ranks_of(launcher):
 
 
 def kill_a_rank(launcher, delay):
-    """SIGKILL for a random rank `delay` seconds after the ranks are there; the final name is absent or valid all along."""
+    """SIGKILL for a random rank `delay` seconds after the ranks are there: the name is absent or valid all along."""
     deadline = time.monotonic() + 20
     while not ranks_of(launcher) and time.monotonic() < deadline:
         time.sleep(0.005)
     time.sleep(delay)
-    try:
+    with contextlib.suppress(IndexError, ProcessLookupError, FileNotFoundError):  # it was faster
         os.kill(random.choice(ranks_of(launcher)), signal.SIGKILL)
-    except (IndexError, ProcessLookupError, FileNotFoundError):
-        pass  # it was faster
 
 
 @pytest.mark.parametrize("seed", range(50 if ALL else 12))
@@ -82,7 +88,7 @@ def test_a_killed_run_resumed_on_another_number_of_ranks_gives_the_same_bits(see
         kill_a_rank(launcher, random.uniform(0.0, 0.6))
     else:  # at a random place; two in three of these while writing
         phase = random.choice(PHASES[:3]) if seed % 3 == 1 else "write"
-        visits = {"load": 3, "exchange": 3, "measure": 2, "write": 14}[phase]
+        visits = {"load": 3, "exchange": 3, "gram": 2, "write": 14}[phase]
         launcher = start(tmp_path, ranks, fault=f"kill:{phase}:{random.randrange(ranks)}:{random.randrange(visits)}")
     launcher.communicate(timeout=60)
     if (tmp_path / "r.h5").exists():
@@ -106,15 +112,39 @@ def test_a_fault_on_one_rank_ends_all_and_is_named(kind, phase, rank, tmp_path):
     assert time.monotonic() - begun < (35 if kind == "stop" else 30)
     assert launcher.returncode != 0
     assert not (tmp_path / "r.h5").exists()
-    where = {"measure": "gram"}.get(phase, phase)
     ours = [line for line in errors.splitlines() if line.startswith("geom-mpi: rank")]
     # A rank that is gone without a word is named by the launcher, the phase by a rank that is left.
     assert f"rank {rank}" in errors
-    assert any(f", {where}: " in line or ", wait: " in line for line in ours), errors
+    assert any(f", {phase}: " in line or ", wait: " in line for line in ours), errors
     if kind == "exception":
         assert ours[0].startswith(f"geom-mpi: rank {rank} on ") and "a fault that was asked for" in ours[0]
     if kind == "stop":
         assert f"rank {rank} on" in ours[0] and "does not answer" in ours[0]
+
+
+def wait_until_stopped(launcher, rank):
+    """Until SIGSTOP has reached a rank."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        ranks = ranks_of(launcher)
+        if len(ranks) > rank and pathlib.Path(f"/proc/{ranks[rank]}/stat").read_text().split(") ")[1][0] == "T":
+            return ranks[rank]
+        time.sleep(0.01)
+    pytest.fail(f"rank {rank} was not stopped")
+
+
+@pytest.mark.parametrize("phase", ["load", "heads", "gram", "write"])
+def test_waiting_for_a_slow_rank_is_timed_as_waiting(phase, tmp_path):
+    launcher = start(tmp_path, 2, "--json", "-", fault=f"stop:{phase}:1:0")
+    process = wait_until_stopped(launcher, 1)
+    time.sleep(3)
+    os.kill(process, signal.SIGCONT)
+    output, errors = launcher.communicate(timeout=60)
+    assert launcher.returncode == 0, errors
+    apart = {name: times["max"] - times["min"] for name, times in json.loads(output)["phases"].items()}
+    assert apart[phase] >= 2.5 and apart["wait"] >= 2.5, apart
+    for name in {"load", "exchange", "gram", "heads", "assemble", "write"} - {phase}:
+        assert apart[name] < 2, f"nobody waits in {name}"
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
@@ -169,12 +199,11 @@ def small_disk(tmp_path):
     mounted = tmp_path / "disk"
     mounted.mkdir()
 
-    def resize(size, first=[True]):
-        options = f"size={size}" if first[0] else f"remount,size={size}"
+    def resize(size):
+        options = f"remount,size={size}" if mounted.is_mount() else f"size={size}"
         command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(mounted)]
         if subprocess.run(command, capture_output=True).returncode != 0:
             pytest.skip("a tmpfs cannot be mounted here (needs root)")
-        first[0] = False
         return mounted
 
     yield resize
@@ -213,15 +242,9 @@ def test_an_output_folder_that_vanishes_ends_with_5(place, tmp_path):
     folder.mkdir()
     launcher = start(tmp_path, 2, "-o", "results/r.h5", fault=f"stop:{place}")
     rank = int(place.split(":")[1])
-    deadline = time.monotonic() + 20
-    stopped = False
-    while not stopped and time.monotonic() < deadline:
-        ranks = ranks_of(launcher)
-        stopped = len(ranks) == 2 and pathlib.Path(f"/proc/{ranks[rank]}/stat").read_text().split(") ")[1][0] == "T"
-        time.sleep(0.01)
-    assert stopped
+    process = wait_until_stopped(launcher, rank)
     shutil.rmtree(folder)
-    os.kill(ranks_of(launcher)[rank], signal.SIGCONT)
+    os.kill(process, signal.SIGCONT)
     _, errors = launcher.communicate(timeout=60)
     assert launcher.returncode == 5, errors
     assert "results/r.h5" in errors
@@ -229,7 +252,18 @@ def test_an_output_folder_that_vanishes_ends_with_5(place, tmp_path):
 
 
 def test_phase_times_add_up_to_the_whole_run(tmp_path):
-    finished = run("--model", "synth:L8-H16-KV8-hd64-D512-F64-V64", "-o", "r.h5", "--json", "-", ranks=2, folder=tmp_path)
+    finished = run(
+        "--model",
+        "synth:L8-H16-KV8-hd64-D512-F64-V64",
+        "-m",
+        "gram,heads",
+        "-o",
+        "r.h5",
+        "--json",
+        "-",
+        ranks=2,
+        folder=tmp_path,
+    )
     assert finished.returncode == 0, finished.stderr
     about = json.loads(finished.stdout)
     phases = {name: times["mean"] for name, times in about["phases"].items()}

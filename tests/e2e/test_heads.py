@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from conftest import GOLDEN, golden
 
 h5py = pytest.importorskip("h5py")

@@ -10,6 +10,7 @@ import subprocess
 
 import numpy as np
 import pytest
+from conftest import golden
 
 h5py = pytest.importorskip("h5py")
 xarray = pytest.importorskip("xarray")
@@ -154,6 +155,34 @@ def test_h5py_sees_contiguous_little_endian_data_with_a_scale_on_every_axis(samp
             assert variable.dtype.newbyteorder("<") == variable.dtype
             assert [len(dimension) for dimension in variable.dims] == [1] * len(dims)
         assert file.attrs["model"] == "Größe/模型"
+
+
+LAYERS = [3, 4, 5]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("group, variable", [("gram", "gram"), ("analysis", "cos"), ("heads", "singular_values")])
+def test_a_layers_number_selects_it_in_every_group_of_a_run_of_some_layers(runs, engine, group, variable):
+    every = runs(golden("qwen3-tiny"))[f"{group}/{variable}"]
+    some = opened(runs(golden("qwen3-tiny"), "--layers", "3:6", ranks=2).file, engine, group)
+    for name in {"layer", "layer_b"} & set(some.dims):
+        assert list(some[name].values) == LAYERS and some[name].attrs["long_name"].startswith("decoder layer")
+    for layer in LAYERS:
+        of_layer = some[variable].sel(layer=layer)
+        if group == "heads":
+            np.testing.assert_array_equal(of_layer.values, every[layer])
+        else:
+            for other in LAYERS:
+                np.testing.assert_array_equal(of_layer.sel(layer_b=other).values, every[layer, other])
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_tree_of_a_run_of_some_layers_selects_by_their_numbers(runs, engine):
+    pytest.importorskip("netCDF4" if engine == "netcdf4" else engine)
+    every = runs(golden("qwen3-tiny"))["gram/gram"]
+    with xarray.open_datatree(runs(golden("qwen3-tiny"), "--layers", "3:6").file, engine=engine) as tree:
+        np.testing.assert_array_equal(tree["gram/gram"].sel(layer=4, layer_b=5).values, every[4, 5])
+        assert float(tree["analysis/cos_mean"].sel(layer=3, layer_b=3)) == pytest.approx(1)
 
 
 def test_dimension_ids_are_unique_and_on_every_scale(sample):

@@ -1,16 +1,13 @@
 // The calls of cuBLAS that the project uses, on OpenBLAS. Arguments are checked as its documentation says, when the
 // call is made; the operands' memory (spaces, bounds), and pointer arrays in device memory, when the work runs. The
-// sums are OpenBLAS's: neither the bits nor the order of cuBLAS. bf16 and f16 are widened to f32, which is exact.
+// sums are OpenBLAS's: neither the bits nor the order of cuBLAS. bf16 is widened to f32, which is exact.
 #include <cblas.h>
 #include <cublas_v2.h>
 #include <cuda_bf16.h>
-#include <cuda_fp16.h>
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <functional>
 #include <vector>
 
@@ -20,7 +17,6 @@ using geom::emulator::require_device;
 
 struct cublasContext {
     cudaStream_t stream = nullptr;
-    int device = 0;
 };
 
 namespace {
@@ -43,7 +39,6 @@ struct Operand {
 std::size_t size_of(cudaDataType type) {
     switch (type) {
         case CUDA_R_16BF:
-        case CUDA_R_16F:
             return 2;
         case CUDA_R_32F:
             return 4;
@@ -71,14 +66,10 @@ cublasStatus_t put(cublasHandle_t handle, const char* name, const std::function<
     return issued ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_EXECUTION_FAILED;
 }
 
-bool known(cublasOperation_t op) { return op == CUBLAS_OP_N || op == CUBLAS_OP_T || op == CUBLAS_OP_C; }
+bool known(cublasOperation_t op) { return op == CUBLAS_OP_N || op == CUBLAS_OP_T; }
 CBLAS_TRANSPOSE of(cublasOperation_t op) { return op == CUBLAS_OP_N ? CblasNoTrans : CblasTrans; }
-CBLAS_SIDE of(cublasSideMode_t side) { return side == CUBLAS_SIDE_LEFT ? CblasLeft : CblasRight; }
-CBLAS_UPLO of(cublasFillMode_t fill) { return fill == CUBLAS_FILL_MODE_LOWER ? CblasLower : CblasUpper; }
-CBLAS_DIAG of(cublasDiagType_t diag) { return diag == CUBLAS_DIAG_UNIT ? CblasUnit : CblasNonUnit; }
 
-// --- products
-// ----------------------------------------------------------------------------------------------------------
+// --- products --------------------------------------------------------------------------------------------------------
 
 struct Gemm {
     const char* call;
@@ -96,68 +87,37 @@ bool shapes_hold(const Gemm& g) {
 
 bool empty(const Gemm& g) { return g.m == 0 || g.n == 0 || g.c.count == 0; }
 
-template <class Stored, float (*Widen)(Stored)>
-void widen(const Operand& x, std::int64_t offset, std::vector<float>& to) {
-    const auto* from = static_cast<const Stored*>(x.data) + offset;
-    to.resize(static_cast<std::size_t>(x.rows * x.cols));
-    for (std::int64_t col = 0; col < x.cols; ++col) {
-        for (std::int64_t row = 0; row < x.rows; ++row) {
-            to[static_cast<std::size_t>(col * x.rows + row)] = Widen(from[col * x.ld + row]);
-        }
-    }
-}
-float widen_bf16(__nv_bfloat16 x) { return __bfloat162float(x); }
-float widen_f16(__half x) { return __half2float(x); }
-
 /// Matrix i of a batch as f32, and its leading dimension.
 const float* as_f32(const Operand& x, int i, std::vector<float>& storage, int& ld) {
     ld = static_cast<int>(x.ld);
     if (x.type == CUDA_R_32F) return static_cast<const float*>(x.data) + i * x.stride;
-    if (x.type == CUDA_R_16BF) {
-        widen<__nv_bfloat16, widen_bf16>(x, i * x.stride, storage);
-    } else {
-        widen<__half, widen_f16>(x, i * x.stride, storage);
+    const auto* from = static_cast<const __nv_bfloat16*>(x.data) + i * x.stride;
+    storage.resize(static_cast<std::size_t>(x.rows * x.cols));
+    for (std::int64_t col = 0; col < x.cols; ++col) {
+        for (std::int64_t row = 0; row < x.rows; ++row) {
+            storage[static_cast<std::size_t>(col * x.rows + row)] = __bfloat162float(from[col * x.ld + row]);
+        }
     }
     ld = std::max(1, static_cast<int>(x.rows));
     return storage.data();
 }
 
-void narrow(const std::vector<float>& from, const Operand& c, std::int64_t offset) {
-    for (std::int64_t col = 0; col < c.cols; ++col) {
-        for (std::int64_t row = 0; row < c.rows; ++row) {
-            const float value = from[static_cast<std::size_t>(col * c.rows + row)];
-            void* data = const_cast<void*>(c.data);
-            const std::int64_t at = offset + col * c.ld + row;
-            if (c.type == CUDA_R_16BF) {
-                static_cast<__nv_bfloat16*>(data)[at] = __float2bfloat16(value);
-            } else {
-                static_cast<__half*>(data)[at] = __float2half(value);
-            }
-        }
-    }
-}
-
-void run_f64(const Gemm& g, const double* a, const double* b, double* c) {
+void run_f64(const Gemm& g, int i) {
+    const auto* a = static_cast<const double*>(g.a.data) + i * g.a.stride;
+    const auto* b = static_cast<const double*>(g.b.data) + i * g.b.stride;
+    auto* c = static_cast<double*>(const_cast<void*>(g.c.data)) + i * g.c.stride;
     cblas_dgemm(CblasColMajor, of(g.transa), of(g.transb), g.m, g.n, g.k, g.alpha, a, static_cast<int>(g.a.ld), b,
                 static_cast<int>(g.b.ld), g.beta, c, static_cast<int>(g.c.ld));
 }
 
 void run_f32(const Gemm& g, int i) {
-    std::vector<float> a_storage, b_storage, c_storage;
-    int lda = 0, ldb = 0, ldc = 0;
+    std::vector<float> a_storage, b_storage;
+    int lda = 0, ldb = 0;
     const float* a = as_f32(g.a, i, a_storage, lda);
     const float* b = as_f32(g.b, i, b_storage, ldb);
-    float* c = nullptr;
-    if (g.beta == 0 && g.c.type != CUDA_R_32F) {
-        c_storage.resize(static_cast<std::size_t>(g.c.rows * g.c.cols));
-        ldc = std::max(1, g.m);
-        c = c_storage.data();
-    } else {
-        c = const_cast<float*>(as_f32(g.c, i, c_storage, ldc));
-    }
+    auto* c = static_cast<float*>(const_cast<void*>(g.c.data)) + i * g.c.stride;
     cblas_sgemm(CblasColMajor, of(g.transa), of(g.transb), g.m, g.n, g.k, static_cast<float>(g.alpha), a, lda, b, ldb,
-                static_cast<float>(g.beta), c, ldc);
-    if (g.c.type != CUDA_R_32F) narrow(c_storage, g.c, i * g.c.stride);
+                static_cast<float>(g.beta), c, static_cast<int>(g.c.ld));
 }
 
 void run(const Gemm& g) {
@@ -168,13 +128,7 @@ void run(const Gemm& g) {
     }
     require(g.call, g.c);
     for (int i = 0; i < static_cast<int>(g.c.count); ++i) {
-        if (g.c.type == CUDA_R_64F) {
-            run_f64(g, static_cast<const double*>(g.a.data) + i * g.a.stride,
-                    static_cast<const double*>(g.b.data) + i * g.b.stride,
-                    static_cast<double*>(const_cast<void*>(g.c.data)) + i * g.c.stride);
-        } else {
-            run_f32(g, i);
-        }
+        g.c.type == CUDA_R_64F ? run_f64(g, i) : run_f32(g, i);
     }
 }
 
@@ -186,8 +140,7 @@ cublasStatus_t multiply(cublasHandle_t handle, const Gemm& g) {
         return CUBLAS_STATUS_INVALID_VALUE;
     }
     if (g.c.count > 1 && g.c.stride < (g.c.cols - 1) * g.c.ld + g.c.rows) {
-        const bool interleaved = g.c.stride >= g.c.rows && g.c.stride * g.c.count <= g.c.ld;
-        if (!interleaved) geom::emulator::die(fmt::format("{}: matrices of the result overlap", g.call));
+        geom::emulator::die(fmt::format("{}: matrices of the result overlap", g.call));
     }
     return put(handle, g.call, [g] { run(g); });
 }
@@ -198,66 +151,17 @@ Operand operand(const char* name, const void* data, cudaDataType type, cublasOpe
     return {name, data, type, rows, cols, ld};
 }
 
-Gemm gemm_f64(const char* call, cublasOperation_t transa, cublasOperation_t transb, int m, int n, int k,
-              const double* alpha, const double* a, int lda, const double* b, int ldb, const double* beta, double* c,
-              int ldc) {
-    return {call,
-            transa,
-            transb,
-            m,
-            n,
-            k,
-            alpha == nullptr ? 0 : *alpha,
-            beta == nullptr ? 0 : *beta,
-            operand("A", a, CUDA_R_64F, transa, m, k, lda),
-            operand("B", b, CUDA_R_64F, transb, k, n, ldb),
-            operand("C", c, CUDA_R_64F, CUBLAS_OP_N, m, n, ldc)};
-}
-
 /// The combinations of types of cublasGemmEx's table that are emulated.
-cublasStatus_t types_hold(cudaDataType a, cudaDataType b, cudaDataType c, cublasComputeType_t compute) {
-    if (a != b || size_of(a) == 0 || size_of(c) == 0) return CUBLAS_STATUS_NOT_SUPPORTED;
-    switch (compute) {
-        case CUBLAS_COMPUTE_64F:
-        case CUBLAS_COMPUTE_64F_PEDANTIC:
-            return a == CUDA_R_64F && c == CUDA_R_64F ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
-        case CUBLAS_COMPUTE_32F:
-        case CUBLAS_COMPUTE_32F_PEDANTIC:
-            return a != CUDA_R_64F && (c == a || c == CUDA_R_32F) ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
-        default:
-            return CUBLAS_STATUS_NOT_SUPPORTED;
-    }
+bool types_hold(cudaDataType a, cudaDataType b, cudaDataType c, cublasComputeType_t compute) {
+    if (a != b) return false;
+    if (compute == CUBLAS_COMPUTE_64F) return a == CUDA_R_64F && c == CUDA_R_64F;
+    return (compute == CUBLAS_COMPUTE_32F || compute == CUBLAS_COMPUTE_32F_PEDANTIC) &&
+           (a == CUDA_R_16BF || a == CUDA_R_32F) && c == CUDA_R_32F;
 }
 
 /// The scalar's type is that of the computation.
 double scalar(const void* value, cublasComputeType_t compute) {
-    const bool f64 = compute == CUBLAS_COMPUTE_64F || compute == CUBLAS_COMPUTE_64F_PEDANTIC;
-    return f64 ? *static_cast<const double*>(value) : *static_cast<const float*>(value);
-}
-
-// --- triangles
-// ---------------------------------------------------------------------------------------------------------
-
-struct Triangle {
-    cublasSideMode_t side;
-    cublasFillMode_t uplo;
-    cublasOperation_t trans;
-    cublasDiagType_t diag;
-    int m, n, lda, ldb;
-
-    int order() const { return side == CUBLAS_SIDE_LEFT ? m : n; }
-    bool holds() const {
-        return (side == CUBLAS_SIDE_LEFT || side == CUBLAS_SIDE_RIGHT) &&
-               (uplo == CUBLAS_FILL_MODE_LOWER || uplo == CUBLAS_FILL_MODE_UPPER) && known(trans) &&
-               (diag == CUBLAS_DIAG_UNIT || diag == CUBLAS_DIAG_NON_UNIT) && m >= 0 && n >= 0 &&
-               lda >= std::max(1, order()) && ldb >= std::max(1, m);
-    }
-};
-
-void solve(const char* call, const Triangle& t, double alpha, const double* a, double* b) {
-    require(call, {"A", a, CUDA_R_64F, t.order(), t.order(), t.lda});
-    require(call, {"B", b, CUDA_R_64F, t.m, t.n, t.ldb});
-    cblas_dtrsm(CblasColMajor, of(t.side), of(t.uplo), of(t.trans), of(t.diag), t.m, t.n, alpha, a, t.lda, b, t.ldb);
+    return compute == CUBLAS_COMPUTE_64F ? *static_cast<const double*>(value) : *static_cast<const float*>(value);
 }
 
 }  // namespace
@@ -267,24 +171,20 @@ extern "C" {
 cublasStatus_t cublasCreate(cublasHandle_t* handle) {
     int devices = 0;
     if (cudaGetDeviceCount(&devices) != cudaSuccess) return CUBLAS_STATUS_NOT_INITIALIZED;
-    *handle = new cublasContext{nullptr, geom::emulator::current_device()};
+    *handle = new cublasContext;
     return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasDestroy(cublasHandle_t handle) {
     if (handle == nullptr) return CUBLAS_STATUS_NOT_INITIALIZED;
-    cudaDeviceSynchronize();  // as cuBLAS does
+    auto guard = geom::emulator::lock();
+    geom::emulator::finish_device(geom::emulator::current_device(), guard);  // as cuBLAS does
     delete handle;
     return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasSetStream(cublasHandle_t handle, cudaStream_t stream) {
     if (handle == nullptr) return CUBLAS_STATUS_NOT_INITIALIZED;
-    if (!geom::emulator::stream_exists(stream)) return CUBLAS_STATUS_INVALID_VALUE;
+    if (geom::emulator::stream_device(stream) < 0) return CUBLAS_STATUS_INVALID_VALUE;
     handle->stream = stream;
-    return CUBLAS_STATUS_SUCCESS;
-}
-cublasStatus_t cublasGetStream(cublasHandle_t handle, cudaStream_t* stream) {
-    if (handle == nullptr) return CUBLAS_STATUS_NOT_INITIALIZED;
-    *stream = handle->stream;
     return CUBLAS_STATUS_SUCCESS;
 }
 cublasStatus_t cublasSetWorkspace(cublasHandle_t handle, void* workspace, std::size_t bytes) {
@@ -300,10 +200,6 @@ cublasStatus_t cublasSetMathMode(cublasHandle_t handle, cublasMath_t mode) {
 cublasStatus_t cublasGetVersion(cublasHandle_t handle, int* version) {
     static_cast<void>(handle);
     *version = CUBLAS_VERSION;
-    return CUBLAS_STATUS_SUCCESS;
-}
-cublasStatus_t cublasGetProperty(libraryPropertyType type, int* value) {
-    *value = type == MAJOR_VERSION ? CUBLAS_VER_MAJOR : type == MINOR_VERSION ? CUBLAS_VER_MINOR : CUBLAS_VER_PATCH;
     return CUBLAS_STATUS_SUCCESS;
 }
 const char* cublasGetStatusString(cublasStatus_t status) {
@@ -331,8 +227,7 @@ cublasStatus_t cublasGemmStridedBatchedEx(cublasHandle_t handle, cublasOperation
                                           cublasGemmAlgo_t) {
     if (handle == nullptr) return CUBLAS_STATUS_NOT_INITIALIZED;
     if (alpha == nullptr || beta == nullptr) return CUBLAS_STATUS_INVALID_VALUE;
-    const cublasStatus_t types = types_hold(a_type, b_type, c_type, compute);
-    if (types != CUBLAS_STATUS_SUCCESS) return types;
+    if (!types_hold(a_type, b_type, c_type, compute)) return CUBLAS_STATUS_NOT_SUPPORTED;
     Gemm g{"cublasGemmStridedBatchedEx",
            transa,
            transb,
@@ -359,26 +254,6 @@ cublasStatus_t cublasGemmEx(cublasHandle_t handle, cublasOperation_t transa, cub
                                       beta, c, c_type, ldc, 0, 1, compute, algorithm);
 }
 
-cublasStatus_t cublasDgemm(cublasHandle_t handle, cublasOperation_t transa, cublasOperation_t transb, int m, int n,
-                           int k, const double* alpha, const double* a, int lda, const double* b, int ldb,
-                           const double* beta, double* c, int ldc) {
-    if (alpha == nullptr || beta == nullptr) return CUBLAS_STATUS_INVALID_VALUE;
-    return multiply(handle, gemm_f64("cublasDgemm", transa, transb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc));
-}
-
-cublasStatus_t cublasDgemmStridedBatched(cublasHandle_t handle, cublasOperation_t transa, cublasOperation_t transb,
-                                         int m, int n, int k, const double* alpha, const double* a, int lda,
-                                         long long stride_a, const double* b, int ldb, long long stride_b,
-                                         const double* beta, double* c, int ldc, long long stride_c, int count) {
-    if (alpha == nullptr || beta == nullptr) return CUBLAS_STATUS_INVALID_VALUE;
-    Gemm g = gemm_f64("cublasDgemmStridedBatched", transa, transb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
-    g.a.stride = stride_a;
-    g.b.stride = stride_b;
-    g.c.stride = stride_c;
-    g.a.count = g.b.count = g.c.count = count;
-    return multiply(handle, g);
-}
-
 cublasStatus_t cublasDgemmBatched(cublasHandle_t handle, cublasOperation_t transa, cublasOperation_t transb, int m,
                                   int n, int k, const double* alpha, const double* const a[], int lda,
                                   const double* const b[], int ldb, const double* beta, double* const c[], int ldc,
@@ -386,12 +261,20 @@ cublasStatus_t cublasDgemmBatched(cublasHandle_t handle, cublasOperation_t trans
     const char* const call = "cublasDgemmBatched";
     if (handle == nullptr) return CUBLAS_STATUS_NOT_INITIALIZED;
     if (alpha == nullptr || beta == nullptr) return CUBLAS_STATUS_INVALID_VALUE;
-    Gemm g = gemm_f64(call, transa, transb, m, n, k, alpha, nullptr, lda, nullptr, ldb, beta, nullptr, ldc);
-    g.c.count = count;
-    if (!shapes_hold(g)) return CUBLAS_STATUS_INVALID_VALUE;
-    if (empty(g)) return CUBLAS_STATUS_SUCCESS;
+    const Gemm g{call,
+                 transa,
+                 transb,
+                 m,
+                 n,
+                 k,
+                 *alpha,
+                 *beta,
+                 operand("A", nullptr, CUDA_R_64F, transa, m, k, lda),
+                 operand("B", nullptr, CUDA_R_64F, transb, k, n, ldb),
+                 operand("C", nullptr, CUDA_R_64F, CUBLAS_OP_N, m, n, ldc)};
+    if (!shapes_hold(g) || count < 0) return CUBLAS_STATUS_INVALID_VALUE;
+    if (empty(g) || count == 0) return CUBLAS_STATUS_SUCCESS;
     if (a == nullptr || b == nullptr || c == nullptr) return CUBLAS_STATUS_INVALID_VALUE;
-    g.c.count = 1;
     return put(handle, call, [=] {
         const auto all_a = pointers_of(call, a, count);
         const auto all_b = pointers_of(call, b, count);
@@ -406,103 +289,29 @@ cublasStatus_t cublasDgemmBatched(cublasHandle_t handle, cublasOperation_t trans
     });
 }
 
-cublasStatus_t cublasDtrsm(cublasHandle_t handle, cublasSideMode_t side, cublasFillMode_t uplo, cublasOperation_t trans,
-                           cublasDiagType_t diag, int m, int n, const double* alpha, const double* a, int lda,
-                           double* b, int ldb) {
-    if (handle == nullptr) return CUBLAS_STATUS_NOT_INITIALIZED;
-    const Triangle t{side, uplo, trans, diag, m, n, lda, ldb};
-    if (alpha == nullptr || !t.holds()) return CUBLAS_STATUS_INVALID_VALUE;
-    if (m == 0 || n == 0) return CUBLAS_STATUS_SUCCESS;
-    return put(handle, "cublasDtrsm", [t, a, b, alpha = *alpha] { solve("cublasDtrsm", t, alpha, a, b); });
-}
-
+/// L X = B or L^T X = B, L a lower triangle.
 cublasStatus_t cublasDtrsmBatched(cublasHandle_t handle, cublasSideMode_t side, cublasFillMode_t uplo,
                                   cublasOperation_t trans, cublasDiagType_t diag, int m, int n, const double* alpha,
                                   const double* const a[], int lda, double* const b[], int ldb, int count) {
     const char* const call = "cublasDtrsmBatched";
     if (handle == nullptr) return CUBLAS_STATUS_NOT_INITIALIZED;
-    const Triangle t{side, uplo, trans, diag, m, n, lda, ldb};
-    if (alpha == nullptr || !t.holds() || count < 0) return CUBLAS_STATUS_INVALID_VALUE;
+    if (side != CUBLAS_SIDE_LEFT || uplo != CUBLAS_FILL_MODE_LOWER || diag != CUBLAS_DIAG_NON_UNIT) {
+        return CUBLAS_STATUS_NOT_SUPPORTED;
+    }
+    if (!known(trans) || m < 0 || n < 0 || count < 0 || lda < std::max(1, m) || ldb < std::max(1, m)) {
+        return CUBLAS_STATUS_INVALID_VALUE;
+    }
+    if (alpha == nullptr || a == nullptr || b == nullptr) return CUBLAS_STATUS_INVALID_VALUE;
     if (m == 0 || n == 0 || count == 0) return CUBLAS_STATUS_SUCCESS;
-    if (a == nullptr || b == nullptr) return CUBLAS_STATUS_INVALID_VALUE;
     return put(handle, call, [=, alpha = *alpha] {
         const auto all_a = pointers_of(call, a, count);
         const auto all_b = pointers_of(call, b, count);
-        for (std::size_t i = 0; i < all_b.size(); ++i) solve(call, t, alpha, all_a[i], all_b[i]);
-    });
-}
-
-cublasStatus_t cublasDtrmm(cublasHandle_t handle, cublasSideMode_t side, cublasFillMode_t uplo, cublasOperation_t trans,
-                           cublasDiagType_t diag, int m, int n, const double* alpha, const double* a, int lda,
-                           const double* b, int ldb, double* c, int ldc) {
-    if (handle == nullptr) return CUBLAS_STATUS_NOT_INITIALIZED;
-    const Triangle t{side, uplo, trans, diag, m, n, lda, ldb};
-    if (alpha == nullptr || !t.holds() || ldc < std::max(1, m)) return CUBLAS_STATUS_INVALID_VALUE;
-    if (b == c && ldb != ldc) return CUBLAS_STATUS_INVALID_VALUE;
-    if (m == 0 || n == 0) return CUBLAS_STATUS_SUCCESS;
-    return put(handle, "cublasDtrmm", [=, alpha = *alpha] {
-        require("cublasDtrmm", {"A", a, CUDA_R_64F, t.order(), t.order(), lda});
-        require("cublasDtrmm", {"B", b, CUDA_R_64F, m, n, ldb});
-        require("cublasDtrmm", {"C", c, CUDA_R_64F, m, n, ldc});
-        for (std::int64_t col = 0; b != c && col < n; ++col) std::copy_n(b + col * ldb, m, c + col * ldc);
-        cblas_dtrmm(CblasColMajor, of(side), of(uplo), of(trans), of(diag), m, n, alpha, a, lda, c, ldc);
-    });
-}
-
-cublasStatus_t cublasDsyrk(cublasHandle_t handle, cublasFillMode_t uplo, cublasOperation_t trans, int n, int k,
-                           const double* alpha, const double* a, int lda, const double* beta, double* c, int ldc) {
-    if (handle == nullptr) return CUBLAS_STATUS_NOT_INITIALIZED;
-    const Operand of_a = operand("A", a, CUDA_R_64F, trans, n, k, lda);
-    const bool fill = uplo == CUBLAS_FILL_MODE_LOWER || uplo == CUBLAS_FILL_MODE_UPPER;
-    if (alpha == nullptr || beta == nullptr || !fill || !known(trans) || n < 0 || k < 0 ||
-        lda < std::max<std::int64_t>(1, of_a.rows) || ldc < std::max(1, n)) {
-        return CUBLAS_STATUS_INVALID_VALUE;
-    }
-    if (n == 0) return CUBLAS_STATUS_SUCCESS;
-    return put(handle, "cublasDsyrk", [=, alpha = *alpha, beta = *beta] {
-        require("cublasDsyrk", of_a);
-        require("cublasDsyrk", {"C", c, CUDA_R_64F, n, n, ldc});
-        cblas_dsyrk(CblasColMajor, of(uplo), of(trans), n, k, alpha, a, lda, beta, c, ldc);
-    });
-}
-
-cublasStatus_t cublasDgeam(cublasHandle_t handle, cublasOperation_t transa, cublasOperation_t transb, int m, int n,
-                           const double* alpha, const double* a, int lda, const double* beta, const double* b, int ldb,
-                           double* c, int ldc) {
-    if (handle == nullptr) return CUBLAS_STATUS_NOT_INITIALIZED;
-    const Operand of_a = operand("A", a, CUDA_R_64F, transa, m, n, lda);
-    const Operand of_b = operand("B", b, CUDA_R_64F, transb, m, n, ldb);
-    if (alpha == nullptr || beta == nullptr || !known(transa) || !known(transb) || m < 0 || n < 0 ||
-        (*alpha != 0 && lda < std::max<std::int64_t>(1, of_a.rows)) ||
-        (*beta != 0 && ldb < std::max<std::int64_t>(1, of_b.rows)) || ldc < std::max(1, m)) {
-        return CUBLAS_STATUS_INVALID_VALUE;
-    }
-    // In place only as it is: C may be A, or B, where that is not transposed and has C's leading dimension.
-    if ((a == c && (transa != CUBLAS_OP_N || lda != ldc)) || (b == c && (transb != CUBLAS_OP_N || ldb != ldc))) {
-        return CUBLAS_STATUS_INVALID_VALUE;
-    }
-    if (m == 0 || n == 0) return CUBLAS_STATUS_SUCCESS;
-    return put(handle, "cublasDgeam", [=, alpha = *alpha, beta = *beta] {
-        if (alpha != 0) require("cublasDgeam", of_a);
-        if (beta != 0) require("cublasDgeam", of_b);
-        require("cublasDgeam", {"C", c, CUDA_R_64F, m, n, ldc});
-        for (std::int64_t col = 0; col < n; ++col) {
-            for (std::int64_t row = 0; row < m; ++row) {
-                const double x = alpha == 0 ? 0 : alpha * a[transa == CUBLAS_OP_N ? col * lda + row : row * lda + col];
-                const double y = beta == 0 ? 0 : beta * b[transb == CUBLAS_OP_N ? col * ldb + row : row * ldb + col];
-                c[col * ldc + row] = x + y;
-            }
+        for (std::size_t i = 0; i < all_b.size(); ++i) {
+            require(call, {"A", all_a[i], CUDA_R_64F, m, m, lda});
+            require(call, {"B", all_b[i], CUDA_R_64F, m, n, ldb});
+            cblas_dtrsm(CblasColMajor, CblasLeft, CblasLower, of(trans), CblasNonUnit, m, n, alpha, all_a[i], lda,
+                        all_b[i], ldb);
         }
-    });
-}
-
-cublasStatus_t cublasDscal(cublasHandle_t handle, int n, const double* alpha, double* x, int step) {
-    if (handle == nullptr) return CUBLAS_STATUS_NOT_INITIALIZED;
-    if (alpha == nullptr) return CUBLAS_STATUS_INVALID_VALUE;
-    if (n <= 0 || step <= 0) return CUBLAS_STATUS_SUCCESS;
-    return put(handle, "cublasDscal", [=, alpha = *alpha] {
-        require("cublasDscal", {"x", x, CUDA_R_64F, 1, n, step});
-        for (std::int64_t i = 0; i < n; ++i) x[i * step] *= alpha;
     });
 }
 

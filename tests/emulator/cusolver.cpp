@@ -50,40 +50,20 @@ void spoil_matrix(double* a, std::int64_t rows, std::int64_t cols, std::int64_t 
     for (std::int64_t col = 0; col < cols; ++col) std::fill_n(a + col * ld, rows, undefined);
 }
 
-/// One triangle, with or without its diagonal.
-void spoil_triangle(double* a, int n, int ld, bool lower, bool diagonal) {
+/// The lower triangle with its diagonal, or the upper one without.
+void spoil_triangle(double* a, int n, int ld, bool lower) {
     for (std::int64_t col = 0; col < n; ++col) {
         for (std::int64_t row = 0; row < n; ++row) {
-            const bool inside = row == col ? diagonal : (row > col) == lower;
-            if (inside) a[col * ld + row] = undefined;
+            if ((row >= col) == lower) a[col * ld + row] = undefined;
         }
     }
 }
 
-bool known(cublasFillMode_t uplo) { return uplo == CUBLAS_FILL_MODE_LOWER || uplo == CUBLAS_FILL_MODE_UPPER; }
-bool known(cusolverEigMode_t jobz) { return jobz == CUSOLVER_EIG_MODE_VECTOR || jobz == CUSOLVER_EIG_MODE_NOVECTOR; }
-char letter(cublasFillMode_t uplo) { return uplo == CUBLAS_FILL_MODE_LOWER ? 'L' : 'U'; }
-char letter(cusolverEigMode_t jobz) { return jobz == CUSOLVER_EIG_MODE_VECTOR ? 'V' : 'N'; }
 bool fits(std::int64_t ld, std::int64_t rows) { return ld >= std::max<std::int64_t>(1, rows); }
 
-/// Eigenvalues, ascending, and vectors in place of the matrix or nothing of it.
-int eigen(cusolverEigMode_t jobz, cublasFillMode_t uplo, int n, double* a, int lda, double* w) {
-    const int info = LAPACKE_dsyevd(LAPACK_COL_MAJOR, letter(jobz), letter(uplo), n, a, lda, w);
-    if (jobz == CUSOLVER_EIG_MODE_NOVECTOR) spoil_matrix(a, n, n, lda);
-    return info;
-}
-
-int cholesky(cublasFillMode_t uplo, int n, double* a, int lda) {
-    const int info = LAPACKE_dpotrf(LAPACK_COL_MAJOR, letter(uplo), n, a, lda);
-    if (info > 0) spoil_triangle(a, n, lda, uplo == CUBLAS_FILL_MODE_LOWER, true);
-    return info;
-}
-
 // The sizes say nothing of cuSOLVER's own; they are not zero and differ between shapes.
-int potrf_size(int n) { return 64 * std::max(n, 1) + 32; }
 int geqrf_size(int m, int n) { return 32 * std::max(n, 1) + std::max(m, 1); }
 int ormqr_size(int m, int n, int k) { return 32 * std::max(std::max(m, n), 1) + std::max(k, 1); }
-int syevd_size(int n) { return 2 * n * n + 6 * n + 64; }
 
 }  // namespace
 
@@ -91,12 +71,6 @@ extern "C" {
 
 cusolverStatus_t cusolverGetVersion(int* version) {
     *version = CUSOLVER_VERSION;
-    return CUSOLVER_STATUS_SUCCESS;
-}
-cusolverStatus_t cusolverGetProperty(libraryPropertyType type, int* value) {
-    *value = type == MAJOR_VERSION   ? CUSOLVER_VER_MAJOR
-             : type == MINOR_VERSION ? CUSOLVER_VER_MINOR
-                                     : CUSOLVER_VER_PATCH;
     return CUSOLVER_STATUS_SUCCESS;
 }
 cusolverStatus_t cusolverDnCreate(cusolverDnHandle_t* handle) {
@@ -112,13 +86,8 @@ cusolverStatus_t cusolverDnDestroy(cusolverDnHandle_t handle) {
 }
 cusolverStatus_t cusolverDnSetStream(cusolverDnHandle_t handle, cudaStream_t stream) {
     if (handle == nullptr) return CUSOLVER_STATUS_NOT_INITIALIZED;
-    if (!geom::emulator::stream_exists(stream)) return CUSOLVER_STATUS_INVALID_VALUE;
+    if (geom::emulator::stream_device(stream) < 0) return CUSOLVER_STATUS_INVALID_VALUE;
     handle->stream = stream;
-    return CUSOLVER_STATUS_SUCCESS;
-}
-cusolverStatus_t cusolverDnGetStream(cusolverDnHandle_t handle, cudaStream_t* stream) {
-    if (handle == nullptr) return CUSOLVER_STATUS_NOT_INITIALIZED;
-    *stream = handle->stream;
     return CUSOLVER_STATUS_SUCCESS;
 }
 cusolverStatus_t cusolverDnCreateParams(cusolverDnParams_t* params) {
@@ -132,33 +101,13 @@ cusolverStatus_t cusolverDnDestroyParams(cusolverDnParams_t params) {
 
 // Cholesky
 
-cusolverStatus_t cusolverDnDpotrf_bufferSize(cusolverDnHandle_t handle, cublasFillMode_t uplo, int n, double*, int lda,
-                                             int* size) {
-    if (handle == nullptr) return CUSOLVER_STATUS_NOT_INITIALIZED;
-    if (!known(uplo) || n < 0 || !fits(lda, n)) return CUSOLVER_STATUS_INVALID_VALUE;
-    *size = potrf_size(n);
-    return CUSOLVER_STATUS_SUCCESS;
-}
-cusolverStatus_t cusolverDnDpotrf(cusolverDnHandle_t handle, cublasFillMode_t uplo, int n, double* a, int lda,
-                                  double* workspace, int size, int* info) {
-    const char* const call = "cusolverDnDpotrf";
-    if (handle == nullptr) return CUSOLVER_STATUS_NOT_INITIALIZED;
-    if (!known(uplo) || n < 0 || !fits(lda, n) || size < potrf_size(n) || info == nullptr) {
-        return CUSOLVER_STATUS_INVALID_VALUE;
-    }
-    return put(handle, call, [=] {
-        require_matrix(call, "A", a, n, n, lda);
-        require_doubles(call, "the workspace", workspace, size);
-        require_info(call, info);
-        *info = cholesky(uplo, n, a, lda);
-        spoil(workspace, size);
-    });
-}
+/// Lower triangles.
 cusolverStatus_t cusolverDnDpotrfBatched(cusolverDnHandle_t handle, cublasFillMode_t uplo, int n, double* matrices[],
                                          int lda, int* info, int count) {
     const char* const call = "cusolverDnDpotrfBatched";
     if (handle == nullptr) return CUSOLVER_STATUS_NOT_INITIALIZED;
-    if (!known(uplo) || n < 0 || !fits(lda, n) || count < 1 || matrices == nullptr || info == nullptr) {
+    if (uplo != CUBLAS_FILL_MODE_LOWER) return CUSOLVER_STATUS_NOT_SUPPORTED;
+    if (n < 0 || !fits(lda, n) || count < 1 || matrices == nullptr || info == nullptr) {
         return CUSOLVER_STATUS_INVALID_VALUE;
     }
     return put(handle, call, [=] {
@@ -166,8 +115,9 @@ cusolverStatus_t cusolverDnDpotrfBatched(cusolverDnHandle_t handle, cublasFillMo
         require_info(call, info, count);
         for (int i = 0; i < count; ++i) {
             require_matrix(call, "A", matrices[i], n, n, lda);
-            info[i] = cholesky(uplo, n, matrices[i], lda);
-            spoil_triangle(matrices[i], n, lda, uplo != CUBLAS_FILL_MODE_LOWER, false);  // it is used as a workspace
+            info[i] = LAPACKE_dpotrf(LAPACK_COL_MAJOR, 'L', n, matrices[i], lda);
+            if (info[i] > 0) spoil_triangle(matrices[i], n, lda, true);
+            spoil_triangle(matrices[i], n, lda, false);  // it is used as a workspace
         }
     });
 }
@@ -228,31 +178,7 @@ cusolverStatus_t cusolverDnDormqr(cusolverDnHandle_t handle, cublasSideMode_t si
     });
 }
 
-// Eigenvalues
-
-cusolverStatus_t cusolverDnDsyevd_bufferSize(cusolverDnHandle_t handle, cusolverEigMode_t jobz, cublasFillMode_t uplo,
-                                             int n, const double*, int lda, const double*, int* size) {
-    if (handle == nullptr) return CUSOLVER_STATUS_NOT_INITIALIZED;
-    if (!known(jobz) || !known(uplo) || n < 0 || !fits(lda, n)) return CUSOLVER_STATUS_INVALID_VALUE;
-    *size = syevd_size(n);
-    return CUSOLVER_STATUS_SUCCESS;
-}
-cusolverStatus_t cusolverDnDsyevd(cusolverDnHandle_t handle, cusolverEigMode_t jobz, cublasFillMode_t uplo, int n,
-                                  double* a, int lda, double* w, double* workspace, int size, int* info) {
-    const char* const call = "cusolverDnDsyevd";
-    if (handle == nullptr) return CUSOLVER_STATUS_NOT_INITIALIZED;
-    if (!known(jobz) || !known(uplo) || n < 0 || !fits(lda, n) || size < syevd_size(n) || info == nullptr) {
-        return CUSOLVER_STATUS_INVALID_VALUE;
-    }
-    return put(handle, call, [=] {
-        require_matrix(call, "A", a, n, n, lda);
-        require_doubles(call, "W", w, n);
-        require_doubles(call, "the workspace", workspace, size);
-        require_info(call, info);
-        *info = eigen(jobz, uplo, n, a, lda, w);
-        spoil(workspace, size);
-    });
-}
+// Eigenvalues alone, of lower triangles
 
 cusolverStatus_t cusolverDnXsyevBatched_bufferSize(cusolverDnHandle_t handle, cusolverDnParams_t params,
                                                    cusolverEigMode_t jobz, cublasFillMode_t uplo, std::int64_t n,
@@ -261,9 +187,8 @@ cusolverStatus_t cusolverDnXsyevBatched_bufferSize(cusolverDnHandle_t handle, cu
                                                    std::size_t* device_bytes, std::size_t* host_bytes,
                                                    std::int64_t count) {
     if (handle == nullptr) return CUSOLVER_STATUS_NOT_INITIALIZED;
-    if (params == nullptr || !known(jobz) || !known(uplo) || n < 0 || !fits(lda, n) || count < 1) {
-        return CUSOLVER_STATUS_INVALID_VALUE;
-    }
+    if (jobz != CUSOLVER_EIG_MODE_NOVECTOR || uplo != CUBLAS_FILL_MODE_LOWER) return CUSOLVER_STATUS_NOT_SUPPORTED;
+    if (params == nullptr || n < 0 || !fits(lda, n) || count < 1) return CUSOLVER_STATUS_INVALID_VALUE;
     if (a_type != CUDA_R_64F || w_type != CUDA_R_64F || compute != CUDA_R_64F) return CUSOLVER_STATUS_INVALID_VALUE;
     // Its indices are 32 bits wide inside.
     if (n * lda > std::numeric_limits<std::int32_t>::max() / count) return CUSOLVER_STATUS_INVALID_VALUE;
@@ -295,66 +220,11 @@ cusolverStatus_t cusolverDnXsyevBatched(cusolverDnHandle_t handle, cusolverDnPar
         require_device(call, "the workspace", workspace, device_bytes);
         require_info(call, info, count);
         for (std::int64_t i = 0; i < count; ++i) {
-            info[i] = eigen(jobz, uplo, static_cast<int>(n), a + i * n * lda, static_cast<int>(lda), w + i * n);
+            double* one = a + i * n * lda;
+            info[i] =
+                LAPACKE_dsyevd(LAPACK_COL_MAJOR, 'N', 'L', static_cast<int>(n), one, static_cast<int>(lda), w + i * n);
+            spoil_matrix(one, n, n, lda);
         }
-        spoil(workspace, static_cast<std::int64_t>(device_bytes / sizeof(double)));
-    });
-}
-
-// Singular values
-
-cusolverStatus_t cusolverDnXgesvd_bufferSize(cusolverDnHandle_t handle, cusolverDnParams_t params, signed char jobu,
-                                             signed char jobvt, std::int64_t m, std::int64_t n, cudaDataType a_type,
-                                             const void*, std::int64_t lda, cudaDataType s_type, const void*,
-                                             cudaDataType u_type, const void*, std::int64_t ldu, cudaDataType vt_type,
-                                             const void*, std::int64_t ldvt, cudaDataType compute,
-                                             std::size_t* device_bytes, std::size_t* host_bytes) {
-    if (handle == nullptr) return CUSOLVER_STATUS_NOT_INITIALIZED;
-    const auto job = [](signed char c) { return c == 'A' || c == 'S' || c == 'O' || c == 'N'; };
-    if (params == nullptr || !job(jobu) || !job(jobvt) || (jobu == 'O' && jobvt == 'O') || n < 0 || m < n ||
-        !fits(lda, m) || ldu < 1 || ldvt < 1 || ((jobu == 'A' || jobu == 'S') && !fits(ldu, m)) ||
-        ((jobvt == 'A' || jobvt == 'S') && !fits(ldvt, n))) {  // only tall matrices are supported
-        return CUSOLVER_STATUS_INVALID_VALUE;
-    }
-    for (const cudaDataType type : {a_type, s_type, u_type, vt_type, compute}) {
-        if (type != CUDA_R_64F) return CUSOLVER_STATUS_INVALID_VALUE;
-    }
-    *device_bytes = static_cast<std::size_t>(n * n + 32 * (m + n) + 1024) * 8;
-    *host_bytes = static_cast<std::size_t>(64 * n + 512);
-    return CUSOLVER_STATUS_SUCCESS;
-}
-cusolverStatus_t cusolverDnXgesvd(cusolverDnHandle_t handle, cusolverDnParams_t params, signed char jobu,
-                                  signed char jobvt, std::int64_t m, std::int64_t n, cudaDataType a_type, void* matrix,
-                                  std::int64_t lda, cudaDataType s_type, void* values, cudaDataType u_type, void* left,
-                                  std::int64_t ldu, cudaDataType vt_type, void* right, std::int64_t ldvt,
-                                  cudaDataType compute, void* device_workspace, std::size_t device_bytes,
-                                  void* host_workspace, std::size_t host_bytes, int* info) {
-    const char* const call = "cusolverDnXgesvd";
-    std::size_t device_needed = 0, host_needed = 0;
-    const cusolverStatus_t status =
-        cusolverDnXgesvd_bufferSize(handle, params, jobu, jobvt, m, n, a_type, matrix, lda, s_type, values, u_type,
-                                    left, ldu, vt_type, right, ldvt, compute, &device_needed, &host_needed);
-    if (status != CUSOLVER_STATUS_SUCCESS) return status;
-    if (device_bytes < device_needed || host_bytes < host_needed || info == nullptr || host_workspace == nullptr) {
-        return CUSOLVER_STATUS_INVALID_VALUE;
-    }
-    auto* a = static_cast<double*>(matrix);
-    auto* s = static_cast<double*>(values);
-    auto* u = static_cast<double*>(left);
-    auto* vt = static_cast<double*>(right);
-    auto* workspace = static_cast<double*>(device_workspace);
-    return put(handle, call, [=] {
-        require_matrix(call, "A", a, m, n, lda);
-        require_doubles(call, "S", s, n);
-        if (jobu == 'A' || jobu == 'S') require_matrix(call, "U", u, m, jobu == 'A' ? m : n, ldu);
-        if (jobvt == 'A' || jobvt == 'S') require_matrix(call, "VT", vt, n, n, ldvt);
-        require_device(call, "the workspace", workspace, device_bytes);
-        require_info(call, info);
-        std::vector<double> superb(static_cast<std::size_t>(std::max<std::int64_t>(1, n)));
-        *info = LAPACKE_dgesvd(LAPACK_COL_MAJOR, static_cast<char>(jobu), static_cast<char>(jobvt), static_cast<int>(m),
-                               static_cast<int>(n), a, static_cast<int>(lda), s, u, static_cast<int>(ldu), vt,
-                               static_cast<int>(ldvt), superb.data());
-        if (jobu != 'O' && jobvt != 'O') spoil_matrix(a, m, n, lda);
         spoil(workspace, static_cast<std::int64_t>(device_bytes / sizeof(double)));
     });
 }

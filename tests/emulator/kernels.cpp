@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-
 #include <cstring>
 #include <memory>
 #include <string>
@@ -44,8 +43,8 @@ struct Fiber {
     Doing doing = Doing::runs;
     Place place{};             // at which it waits
     std::uint32_t mask = 0;    // the lanes it waits for
-    std::uint64_t brings = 0;  // to a shuffle; a predicate
-    int source = -1;           // lane whose value it wants; -1: a vote
+    std::uint64_t brings = 0;  // to a shuffle
+    int source = 0;            // lane whose value it wants
     std::uint64_t gets = 0;
 };
 
@@ -159,23 +158,21 @@ bool release_warp(int first) {
                             one.place.what, one.place.file, one.place.line));
         }
         bool complete = true;
-        std::uint32_t votes = 0;
         for (int other = 0; other < warp && complete; ++other) {
             if ((mask >> other & 1U) == 0) continue;
             if (other >= lanes) diverged();  // names a lane that the block does not have
             const Fiber& with = fiber(first + other);
             complete = with.doing == Doing::waits_for_warp && with.mask == mask && same(with.place, one.place);
-            if (complete && with.brings != 0) votes |= std::uint32_t{1} << other;
         }
         if (!complete) continue;
         for (int other = 0; other < warp; ++other) {
             if ((mask >> other & 1U) == 0) continue;
             Fiber& with = fiber(first + other);
-            if (with.source >= 0 && (mask >> with.source & 1U) == 0) {
+            if ((mask >> with.source & 1U) == 0) {
                 die(fmt::format("kernel {}: lane {} reads lane {} that is not in the mask at {} in {}:{}",
                                 running().name, other, with.source, with.place.what, with.place.file, with.place.line));
             }
-            with.gets = with.source < 0 ? votes : fiber(first + with.source).brings;
+            with.gets = fiber(first + with.source).brings;
             with.doing = Doing::runs;
         }
         any = true;
@@ -196,7 +193,6 @@ void run_warp(int first, bool upwards) {
 /// Whether the block goes on: all of its threads have come to one barrier.
 bool release_block() {
     const int threads = running().threads;
-    std::uint64_t sum = 0;
     int ended = 0;
     for (int thread = 0; thread < threads; ++thread) {
         const Fiber& one = fiber(thread);
@@ -205,14 +201,10 @@ bool release_block() {
             continue;
         }
         if (one.doing != Doing::waits_for_block || !same(one.place, fiber(0).place)) diverged();
-        sum += one.brings;
     }
     if (ended == threads) return false;
     if (ended > 0) diverged();
-    for (int thread = 0; thread < threads; ++thread) {
-        fiber(thread).gets = sum;
-        fiber(thread).doing = Doing::runs;
-    }
+    for (int thread = 0; thread < threads; ++thread) fiber(thread).doing = Doing::runs;
     return true;
 }
 
@@ -231,7 +223,7 @@ void make_shared_memory(std::size_t bytes) {
     Running& all = running();
     if (all.shared_pages == nullptr) {
         const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
-        all.shared_capacity = (std::size_t{232448} + page - 1) / page * page;
+        all.shared_capacity = (std::size_t{geom::emulator::most_shared_bytes} + page - 1) / page * page;
         void* map = mmap(nullptr, all.shared_capacity + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (map == MAP_FAILED) die("no memory for the shared memory of a block");
         all.shared_pages = static_cast<std::byte*>(map) + page;
@@ -267,7 +259,8 @@ void check_shared(std::size_t bytes) {
 
 namespace geom::emulator {
 
-void run_kernel(const char* name, dim3 grid, dim3 block, std::size_t shared_bytes, const std::function<void()>& body) {
+void run_kernel(const char* name, const cuda::LaunchShape& shape, const std::function<void()>& body) {
+    const dim3 &grid = shape.grid, &block = shape.block;
     Running& all = running();
     all.name = name;
     all.body = &body;
@@ -281,15 +274,15 @@ void run_kernel(const char* name, dim3 grid, dim3 block, std::size_t shared_byte
     }
     blockDim = block;
     gridDim = grid;
-    make_shared_memory(shared_bytes);
+    make_shared_memory(shape.shared_bytes);
     std::uint64_t number = 0;
     for (unsigned z = 0; z < grid.z; ++z) {
         for (unsigned y = 0; y < grid.y; ++y) {
             for (unsigned x = 0; x < grid.x; ++x) {
                 blockIdx = {x, y, z};
-                mark_shared(shared_bytes);
+                mark_shared(shape.shared_bytes);
                 run_block(number++ % 2 == 0);
-                check_shared(shared_bytes);
+                check_shared(shape.shared_bytes);
             }
         }
     }
@@ -316,13 +309,11 @@ void* dynamic_shared_memory() { return running().shared; }
 
 int lane() { return running().current_thread % warp; }
 
-int meet_block(int predicate, const Place& place) {
+void meet_block(const Place& place) {
     Fiber& one = *running().current;
     one.doing = Doing::waits_for_block;
     one.place = place;
-    one.brings = predicate != 0 ? 1 : 0;
     wait();
-    return static_cast<int>(one.gets);
 }
 
 std::uint64_t meet_warp(std::uint32_t mask, std::uint64_t value, int source, const Place& place) {
@@ -334,10 +325,6 @@ std::uint64_t meet_warp(std::uint32_t mask, std::uint64_t value, int source, con
     one.source = source;
     wait();
     return one.gets;
-}
-
-std::uint32_t meet_ballot(std::uint32_t mask, int predicate, const Place& place) {
-    return static_cast<std::uint32_t>(meet_warp(mask, predicate != 0 ? 1 : 0, -1, place));
 }
 
 }  // namespace geom::emulator

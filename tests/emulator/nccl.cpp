@@ -131,13 +131,13 @@ ncclResult_t end_group() {
 }
 
 ncclResult_t add(Transfer transfer, ncclDataType_t type, const char* call) {
-    if (type != ncclInt8 && type != ncclUint8) emulator::die("the emulated NCCL moves bytes only");
+    if (type != ncclInt8) emulator::die("the emulated NCCL moves bytes only");
     if (transfer.comm == nullptr || transfer.comm->finalized)
         return refuse(ncclInvalidArgument, fmt::format("{}: not a communicator", call));
     if (!transfer.comm->greetings.empty()) emulator::die(fmt::format("{} before the ranks are connected", call));
     if (transfer.peer < 0 || transfer.peer >= transfer.comm->size)
         return group_failure = refuse(ncclInvalidArgument, fmt::format("{}: invalid peer {}", call, transfer.peer));
-    if (!emulator::stream_exists(transfer.stream)) emulator::die(fmt::format("{} into no stream", call));
+    if (emulator::stream_device(transfer.stream) < 0) emulator::die(fmt::format("{} into no stream", call));
     if (emulator::current_device() != transfer.comm->device)
         emulator::die(fmt::format("{} on a thread whose device is another", call));
     if (transfer.bytes > static_cast<std::size_t>(std::numeric_limits<int>::max()))

@@ -42,8 +42,9 @@ void look(const LayerVisit& visit, const MeasureContext& context) {
     const auto rows = rows_with_experts(context.shape);
     const std::int64_t place = std::lower_bound(rows.begin(), rows.end(), visit.row) - rows.begin();
     for (const Unit& unit : visit.units)
-        context.emit({unit, {make_slab(context.schema, "fake_experts/bits", {place, visit.index}, {1, 1},
-                                       std::as_bytes(std::span(&sum, 1)))}});
+        context.emit({unit,
+                      {make_slab(context.schema, "fake_experts/bits", {place, visit.index}, {1, 1},
+                                 std::as_bytes(std::span(&sum, 1)))}});
 }
 
 MeasureWork start(const MeasureContext& context) {

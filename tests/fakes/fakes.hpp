@@ -16,9 +16,9 @@ double bits_of(const MatrixRef& matrix);
 /// A block as kept for products; padding is zero.
 double bits_of(const std::byte* block, const HeadBlockFormat& format);
 
-Measure step_measure();     ///< fake_step: a layer beside the one before it, attention and MLP apart
-Measure walk_measure();     ///< fake_walk: layers in rising order, in chunks, each beginning with what the last one left
-Measure pairs_measure();    ///< fake_pairs: every head against every head
+Measure step_measure();   ///< fake_step: a layer beside the one before it, attention and MLP apart
+Measure walk_measure();   ///< fake_walk: layers in rising order, in chunks, each beginning with what the last one left
+Measure pairs_measure();  ///< fake_pairs: every head against every head
 Measure globals_measure();  ///< fake_globals: embed_tokens and lm_head
 Measure experts_measure();  ///< fake_experts: the experts of a mixture
 

@@ -35,8 +35,9 @@ MeasureWork start(const MeasureContext& context) {
         sum += bits_of(visit.weights.rows(family, visit.rows));
         if (!visit.complete) return;
         for (const Unit& unit : visit.units)
-            context.emit({unit, {make_slab(context.schema, "fake_globals/bits", {visit.index}, {1},
-                                           std::as_bytes(std::span(&sum, 1)))}});
+            context.emit({unit,
+                          {make_slab(context.schema, "fake_globals/bits", {visit.index}, {1},
+                                     std::as_bytes(std::span(&sum, 1)))}});
     };
     return work;
 }

@@ -40,8 +40,9 @@ MeasureWork start(const MeasureContext& context) {
         sum += x;
         if (!visit.complete) return;
         for (const Unit& unit : visit.units)
-            context.emit({unit, {make_slab(context.schema, "fake_walk/left", {visit.row}, {1},
-                                           std::as_bytes(std::span(&sum, 1)))}});
+            context.emit(
+                {unit,
+                 {make_slab(context.schema, "fake_walk/left", {visit.row}, {1}, std::as_bytes(std::span(&sum, 1)))}});
     };
     return work;
 }

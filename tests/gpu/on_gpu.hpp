@@ -20,6 +20,13 @@ protected:
         gpu_ = std::make_unique<cuda::CudaDenseBatch>(*device_, workers_);
     }
 
+    /// Copies between memory of any kind; whole when it returns.
+    void copy(void* to, const void* from, std::size_t bytes) const {
+        cuda::DeviceQueue queue(*device_);
+        queue.copy(static_cast<std::byte*>(to), static_cast<const std::byte*>(from), static_cast<std::int64_t>(bytes));
+        queue.wait();
+    }
+
     Workers workers_{2}, cpu_workers_{2};
     cpu::CpuDenseBatch cpu_{cpu_workers_};
     std::unique_ptr<cuda::Device> device_;

@@ -81,11 +81,6 @@ struct OnDevice {
 
 class DenseBatchOnGpu : public test::OnGpu {
 protected:
-    /// Copies between pageable memory here and the device.
-    void copy(void* to, const void* from, std::size_t bytes) const {
-        ASSERT_EQ(cudaMemcpy(to, from, bytes, cudaMemcpyDefault), cudaSuccess);
-    }
-
     OnDevice send(const Matrices& matrices, std::int64_t gap = 0) {
         const std::int64_t rows = matrices[0].rows, cols = matrices[0].cols, ld = rows + gap;
         std::vector<double> host(at(std::ssize(matrices) * ld * cols), nan);

@@ -55,8 +55,7 @@ protected:
             std::vector<MatrixRef> refs;
             for (const Rows& rows : from) {
                 memory.push_back(gpu_->allocate(std::ssize(rows) * 8));
-                EXPECT_EQ(cudaMemcpy(memory.back().data(), rows.data(), rows.size() * 8, cudaMemcpyDefault),
-                          cudaSuccess);
+                copy(memory.back().data(), rows.data(), rows.size() * 8);
                 refs.push_back({memory.back().data(), DType::f64, layer.head_dim, layer.hidden});
             }
             return refs;

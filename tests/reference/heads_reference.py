@@ -3,8 +3,8 @@
     python heads_reference.py > ../data/heads/hard_heads.txt
 
 writes the heads that tests/unit/test_heads.cpp compares with: made to be hard for a method that never forms g. A head
-is its name and shape, the weights as hexadecimal floats (exact), then spectra to 17 digits. Eigenvalues that are equal in
-magnitude come in any order; what is exactly zero is 0.
+is its name and shape, the weights as hexadecimal floats (exact), then spectra to 17 digits. Eigenvalues that are equal
+in magnitude come in any order; what is exactly zero is 0.
 """
 
 import mpmath as mp
@@ -70,8 +70,10 @@ def hard_heads():
     yield "a row twice", duplicated, normal(n, d)
     yield "all singular values equal", np.eye(n, d), np.roll(np.eye(n, d), 5, axis=1)
     yield "singular values equal in pairs", np.repeat([4.0, 2.0, 1.0], 2)[:, None] * np.eye(n, d), np.eye(n, d)
-    yield "queries and keys in separate coordinates", np.pad(normal(n, 7), ((0, 0), (0, 7))), np.pad(
-        normal(n, 7), ((0, 0), (7, 0))
+    yield (
+        "queries and keys in separate coordinates",
+        np.pad(normal(n, 7), ((0, 0), (0, 7))),
+        np.pad(normal(n, 7), ((0, 0), (7, 0))),
     )
     same = normal(n, d)
     yield "symmetric", same, same

@@ -17,8 +17,12 @@ def philox4x32_10(counter, key):
     k = list(key)
     for _ in range(10):
         p0, p1 = c[0] * np.uint64(0xD2511F53), c[2] * np.uint64(0xCD9E8D57)
-        c = [(p1 >> np.uint64(32)) ^ c[1] ^ np.uint64(k[0]), p1 & MASK,
-             (p0 >> np.uint64(32)) ^ c[3] ^ np.uint64(k[1]), p0 & MASK]
+        c = [
+            (p1 >> np.uint64(32)) ^ c[1] ^ np.uint64(k[0]),
+            p1 & MASK,
+            (p0 >> np.uint64(32)) ^ c[3] ^ np.uint64(k[1]),
+            p0 & MASK,
+        ]
         k = [(k[0] + 0x9E3779B9) & 0xFFFFFFFF, (k[1] + 0xBB67AE85) & 0xFFFFFFFF]
     return np.stack(c)
 
@@ -33,8 +37,12 @@ def fnv1a(name):
 def centred_sums(seed, name, index):
     index = np.asarray(index, np.uint64)
     block, key = index // np.uint64(2), fnv1a(name)
-    counter = [block & MASK, block >> np.uint64(32),
-               np.full_like(block, key & 0xFFFFFFFF), np.full_like(block, key >> 32)]
+    counter = [
+        block & MASK,
+        block >> np.uint64(32),
+        np.full_like(block, key & 0xFFFFFFFF),
+        np.full_like(block, key >> 32),
+    ]
     words = philox4x32_10(counter, (seed & 0xFFFFFFFF, seed >> 32))
     odd = (index % np.uint64(2)).astype(bool)
     a, b = np.where(odd, words[2], words[0]), np.where(odd, words[3], words[1])
@@ -54,7 +62,7 @@ def values(seed, name, layer, layers, hidden, drift, index):
     t = drift * layer / (layers - 1) if layer is not None and layers > 1 else 0.0
     base_name = name if layer is None else name.replace(f"layers.{layer}.", "layers.", 1)
     a, b, m = factors(hidden, t)
-    sums = zip(centred_sums(seed, base_name, index), centred_sums(seed, name, index))
+    sums = zip(centred_sums(seed, base_name, index), centred_sums(seed, name, index), strict=True)
     return [Fraction(a * s + b * o, 2**m) for s, o in sums]
 
 
@@ -68,9 +76,16 @@ def bf16(x):
 
 if __name__ == "__main__":
     for seed, name, layer, layers, hidden, drift, first in [
-            (0, "model.layers.7.self_attn.q_proj.weight", 7, 28, 1024, 0.5, 0),
-            (0x123456789ABCDEF0, "model.layers.63.mlp.down_proj.weight", 63, 64, 5120, 0.25, 2**33 + 1),
-            (1, "model.embed_tokens.weight", None, 28, 1024, 0.5, 7)]:
+        (0, "model.layers.7.self_attn.q_proj.weight", 7, 28, 1024, 0.5, 0),
+        (0x123456789ABCDEF0, "model.layers.63.mlp.down_proj.weight", 63, 64, 5120, 0.25, 2**33 + 1),
+        (1, "model.embed_tokens.weight", None, 28, 1024, 0.5, 7),
+    ]:
         exact = values(seed, name, layer, layers, hidden, drift, range(first, first + 4))
-        print(seed, name, first, [hex(bf16(x)) for x in exact], [hex(np.float16(float(x)).view("u2")) for x in exact],
-              [float(x).hex() for x in exact])
+        print(
+            seed,
+            name,
+            first,
+            [hex(bf16(x)) for x in exact],
+            [hex(np.float16(float(x)).view("u2")) for x in exact],
+            [float(x).hex() for x in exact],
+        )

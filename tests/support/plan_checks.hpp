@@ -13,8 +13,8 @@ void expect_units_are_owned_once(const Plan& plan);
 /// sweep asks for is in one load of each row.
 void expect_weights_are_at_hand(const Plan& plan);
 
-/// Of every weight wanted one rank reads the whole and counts it; others read it as a halo only. plan.bytes_read() is
-/// the sum of that, of rows of heads in every pass, and of the rising sweep.
+/// Every weight wanted is read whole and counted by one rank; at most one other reads it as well, as a halo.
+/// plan.bytes_read() is the sum of that, of rows of heads in every pass, and of the rising sweep.
 void expect_nothing_is_read_twice(const Plan& plan);
 
 /// The blocks that a visit looks at are held, in a row; a pass of a rank names a group once.

@@ -53,7 +53,6 @@ PlanInput planned(
     in.block_bytes = block_format(shape, *backend).bytes;
     const Schema schema = schema_of(shape, chosen);
     for (const Variable& variable : schema.variables) {
-        in.result_bytes += schema.bytes_of(variable);
         in.largest_variable = std::max(in.largest_variable, schema.bytes_of(variable));
     }
     return in;

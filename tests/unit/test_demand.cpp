@@ -122,6 +122,19 @@ TEST(Demand, of_a_rising_sweep_is_every_layer_as_one_part) {
     }
 }
 
+TEST(Demand, a_measure_with_a_rising_sweep_may_owe_more_than_layers) {
+    const ModelShape shape = model_of(small);
+    auto rising = walk(shape);
+    rising.needs.globals = true;
+    rising.needs.pairs = HeadPairs::same_head;
+    rising.owed.push_back({"walk", UnitOf::global, 0, 0});
+    rising.owed.push_back({"walk", UnitOf::head, 3, 0});
+    const Demand demand = demand_for(shape, {rising});
+    ASSERT_EQ(demand.globals.size(), 1U);
+    EXPECT_EQ(demand.globals[0].visits.size(), 1U);
+    EXPECT_TRUE(demand.heads);
+}
+
 TEST(Demand, visits_are_by_measure_with_their_units_in_order) {
     const ModelShape shape = model_of(small);
     const Demand demand = demand_for(shape, {of_layers("a", shape, {attention_families(), {WeightFamily::q_proj}}),
@@ -147,6 +160,9 @@ TEST(Demand, of_units_that_do_not_fit_their_measure_is_a_bug) {
     refuses(all, {"all", UnitOf::layer, 0, 4}, "outside of the model");
     refuses(all, {"all", UnitOf::layer, 1, 0}, "none of these weights");
     refuses(all, {"all", UnitOf::head, 0, 0}, "do not say so");
+    MeasureDemand attention_alone = walk(shape);
+    attention_alone.needs.together = {attention_families()};
+    refuses(attention_alone, {"walk", UnitOf::layer, 1, 0}, "none of these weights");
     refuses(all, {"all", UnitOf::global, 0, 0}, "do not say so");
     refuses(of_experts(shape), {"experts", UnitOf::expert, 0, 0}, "no such expert");
     refuses(of_experts(shape), {"experts", UnitOf::expert, 3, 0}, "outside of the model");

@@ -212,14 +212,14 @@ TEST_F(Journal, LeavesOutUnitsThatTheSchemaHasNoPlaceFor) {
     Schema smaller = schema();
     smaller.scales[0].length = 5;
     EXPECT_EQ(read(smaller), (Layers{0, 1}));
-    EXPECT_EQ(contents_.foreign, 1);
+    EXPECT_EQ(contents_.foreign.size(), 1U);
     Schema other_type = schema();
     other_type.variables[1].type = ValueType::f32;
     EXPECT_TRUE(read(other_type).empty());
     Schema without = schema();
     without.variables.pop_back();
     EXPECT_TRUE(read(without).empty());
-    EXPECT_EQ(contents_.foreign, 3);
+    EXPECT_EQ(contents_.foreign.size(), 3U);
     EXPECT_EQ(contents_.torn_files, 0);
 }
 

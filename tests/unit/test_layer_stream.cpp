@@ -216,7 +216,7 @@ TEST(LayerStream, refuses_rows_out_of_order_or_beyond_the_end) {
     }
 }
 
-TEST(LayerStream, leaves_a_repeated_layer_out_of_the_digest) {
+TEST(LayerStream, leaves_repeated_weights_out_of_the_digest) {
     const Checkpoint checkpoint = opened((golden / "qwen3-tiny").string());
     auto requests = all_layers(checkpoint);
     const auto digest = [&](const std::vector<LayerRequest>& of) {
@@ -226,14 +226,22 @@ TEST(LayerStream, leaves_a_repeated_layer_out_of_the_digest) {
         }
         return reader.digest();
     };
+    const auto repeat = [](LayerRequest& request) {
+        for (WeightRequest& wanted : request.weights) wanted.repeated = true;
+    };
     const std::uint64_t all = digest(requests);
     const std::vector<LayerRequest> low(requests.begin(), requests.begin() + 2);
     std::vector<LayerRequest> high(requests.begin() + 1, requests.end());
-    high[0].repeated = true;  // the halo of a measure that compares a layer with the one before it
+    repeat(high[0]);  // the halo of a measure that compares a layer with the one before it
     EXPECT_EQ(digest(low) + digest(high), all);
     requests.insert(requests.begin(), requests.back());
-    requests[0].repeated = true;
+    repeat(requests[0]);
     EXPECT_EQ(digest(requests), all);
+    requests.erase(requests.begin());
+    std::vector<LayerRequest> apart(2, requests[0]);  // one counts the attention, the other the rest
+    for (WeightRequest& wanted : apart[0].weights) wanted.repeated = wanted.family > Family::o_proj;
+    for (WeightRequest& wanted : apart[1].weights) wanted.repeated = wanted.family <= Family::o_proj;
+    EXPECT_EQ(digest({apart[0]}) + digest({apart[1]}), digest({requests[0]}));
 }
 
 TEST(LayerStream, reads_one_layer_ahead_and_leaves_the_one_in_use_alone) {

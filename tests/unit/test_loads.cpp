@@ -34,10 +34,11 @@ TEST(Loads, the_layer_before_a_ranks_first_one_is_read_by_the_rank_itself) {
     EXPECT_FALSE(loads[0].loads[0].after_previous);
     EXPECT_TRUE(loads[0].loads[1].after_previous);
     EXPECT_TRUE(loads[0].loads[2].after_previous);
-    for (const Load& load : loads[0].loads) EXPECT_FALSE(load.halo) << "nobody else reads it";
+    for (const Load& load : loads[0].loads) EXPECT_TRUE(load.repeated.empty()) << "nobody else reads it";
     const Load& halo = loads[1].loads[0];
-    EXPECT_TRUE(halo.halo && halo.visits.empty() && !halo.heads);
+    EXPECT_TRUE(halo.visits.empty() && !halo.heads);
     EXPECT_EQ(halo.whole, mlp_families());
+    EXPECT_EQ(halo.repeated, mlp_families());
     EXPECT_TRUE(loads[1].loads[1].after_previous);
 }
 
@@ -49,6 +50,27 @@ TEST(Loads, a_layer_that_the_rank_has_anyway_is_its_own_halo) {
     EXPECT_TRUE(loads[0].loads[0].heads);
 }
 
+TEST(Loads, a_halo_counts_what_its_owner_does_not_read) {
+    // Of row 0 its owner reads heads alone: nothing of it is owed beside another layer.
+    ModelShape shape = model_of(small);
+    shape.layers.resize(2);
+    const auto loads = loads_for(shape, {same_head({0}), steps(shape)}, 2);
+    ASSERT_EQ(rows_of(loads[0].loads), (Rows{0}));
+    ASSERT_EQ(rows_of(loads[1].loads), (Rows{0, 1}));
+    EXPECT_EQ(loads[1].loads[0].whole.size(), 7U);
+    EXPECT_EQ(loads[1].loads[0].repeated, (Families{WeightFamily::q_proj, WeightFamily::k_proj}));
+}
+
+TEST(Loads, what_its_owner_reads_in_a_rising_sweep_alone_is_not_counted_with_the_halo_again) {
+    ModelShape shape = model_of(small);
+    shape.layers.resize(2);
+    MeasureDemand rising = walk(shape);
+    rising.needs.together = {{WeightFamily::q_proj, WeightFamily::o_proj}};
+    const auto loads = loads_for(shape, {rising, steps(shape)}, 2);
+    ASSERT_EQ(rows_of(loads[1].loads), (Rows{0, 1}));
+    EXPECT_EQ(loads[1].loads[0].repeated, (Families{WeightFamily::q_proj, WeightFamily::o_proj}));
+}
+
 TEST(Loads, a_divided_layer_brings_of_the_layer_before_what_each_rank_needs) {
     ModelShape shape = model_of(small);
     shape.layers.resize(2);
@@ -58,7 +80,7 @@ TEST(Loads, a_divided_layer_brings_of_the_layer_before_what_each_rank_needs) {
         if (rank.loads.empty()) continue;
         ASSERT_EQ(rows_of(rank.loads), (Rows{0, 1}));
         EXPECT_EQ(rank.loads[0].whole, rank.loads[1].whole);
-        EXPECT_FALSE(rank.loads[0].halo) << "nobody else reads it";
+        EXPECT_TRUE(rank.loads[0].repeated.empty()) << "nobody else reads it";
         seen.insert(seen.end(), rank.loads[0].whole.begin(), rank.loads[0].whole.end());
     }
     EXPECT_EQ(seen.size(), 7U);
@@ -117,6 +139,23 @@ TEST(Loads, of_a_rising_sweep_are_all_rows_in_turn_whatever_is_owed) {
             }
         }
         EXPECT_EQ(rows, (Rows{0, 1, 2, 3})) << ranks << " ranks";
+    }
+}
+
+TEST(Loads, a_rising_sweep_leaves_out_layers_without_its_weights) {
+    ModelShape shape = model_of(small);
+    shape.layers[1] = layer_of(small, 1, false);
+    shape.layers[3] = layer_of(small, 3, false);
+    auto attention = walk(shape);
+    attention.needs.together = {attention_families()};
+    attention.owed = {{"walk", UnitOf::layer, 0, 0}, {"walk", UnitOf::layer, 2, 0}};
+    const auto mlp = of_layers("mlp", shape, {mlp_families()});
+    for (const std::int64_t ranks : {1, 2, 3, 9}) {
+        Rows rows;
+        for (const RankLoads& rank : loads_for(shape, {attention, mlp}, ranks)) {
+            for (const Load& load : rank.rising) rows.push_back(load.row);
+        }
+        EXPECT_EQ(rows, (Rows{0, 2})) << ranks << " ranks";
     }
 }
 

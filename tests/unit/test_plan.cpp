@@ -120,6 +120,79 @@ INSTANTIATE_TEST_SUITE_P(Plan, SmallShapes,
                                                               Sizes{1, 4, 2, 8, 16, 64}),  // a single layer
                                             ::testing::Values<std::int64_t>(1, 2, 3, 4, 5, 7, 13, 40)));
 
+// Six layers: with attention of three kinds, without, with experts, with both an MLP of its own and experts.
+ModelShape mixed_model() {
+    ModelShape shape = model_of({6, 12, 4, 8, 16, 64});
+    shape.layers[1] = layer_of({6, 12, 4, 8, 16, 64}, 1, false);
+    shape.layers[2] = layer_of({6, 12, 2, 12, 16, 64}, 2);          // groups of six
+    shape.layers[3] = layer_of({6, 12, 6, 4, 16, 64}, 3, true, 5);  // groups of two
+    shape.layers[4] = layer_of({6, 12, 1, 8, 16, 32}, 4, false, 3);
+    add_mlp(shape.layers[4], -1, 48, 16);
+    std::stable_sort(shape.layers[4].weights.begin(), shape.layers[4].weights.end(),
+                     [](const WeightShape& a, const WeightShape& b) { return a.expert < b.expert; });
+    shape.globals.push_back({WeightFamily::lm_head, -1, 1000, 16, DType::f32});
+    return shape;
+}
+
+std::vector<MeasureDemand> every_kind(const ModelShape& shape) {
+    std::vector<MeasureDemand> all{all_families(shape), steps(shape),      of_experts(shape),         walk(shape),
+                                   all_pairs(shape),    of_globals(shape), same_head(heads_of(shape))};
+    all.back().memory = {};
+    return all;
+}
+
+class MixedLayers : public ::testing::TestWithParam<std::int64_t> {};
+
+TEST_P(MixedLayers, are_planned_soundly_for_each_kind_of_measure_and_all_of_them) {
+    const ModelShape shape = mixed_model();
+    ASSERT_EQ(shape.group_size(), 1) << "of 3, 6 and 2";
+    const auto kinds = every_kind(shape);
+    for (const MeasureDemand& kind : kinds) {
+        SCOPED_TRACE(kind.name);
+        expect_sound_under_any_budget(input_of(shape, {kind}, GetParam()));
+    }
+    expect_sound_under_any_budget(input_of(shape, kinds, GetParam()));
+}
+
+// What is left after a kill, whatever it is: units are done by the bits of a number.
+TEST_P(MixedLayers, are_planned_soundly_when_some_units_are_done) {
+    const ModelShape shape = mixed_model();
+    std::uint64_t state = 1;
+    for (int run = 0; run < 40; ++run) {
+        auto kinds = every_kind(shape);
+        for (MeasureDemand& kind : kinds) {
+            const std::uint64_t share_done = (state >> 40) % 5;  // none, a quarter, ..., all
+            std::erase_if(kind.owed, [&](const Unit&) {
+                state = state * 6364136223846793005U + 1442695040888963407U;
+                return (state >> 33) % 4 < share_done;
+            });
+        }
+        SCOPED_TRACE(run);
+        expect_sound_under_any_budget(input_of(shape, kinds, GetParam()));
+    }
+}
+
+TEST_P(MixedLayers, are_planned_soundly_on_gpus) {
+    const ModelShape shape = mixed_model();
+    PlanInput in = input_of(shape, every_kind(shape), GetParam());
+    in.device = true;
+    in.device_budget = plenty;
+    expect_sound(make_plan(in));
+}
+
+INSTANTIATE_TEST_SUITE_P(Plan, MixedLayers, ::testing::Values<std::int64_t>(1, 2, 3, 6, 7, 20, 64, 1024));
+
+TEST(Plan, a_model_without_attention_has_no_heads_to_exchange) {
+    ModelShape shape = model_of({3, 4, 2, 8, 16, 64});
+    for (std::int64_t l = 0; l < 3; ++l)
+        shape.layers[static_cast<std::size_t>(l)] = layer_of({3, 4, 2, 8, 16, 64}, l, false);
+    EXPECT_EQ(shape.head_dim(), 0);
+    EXPECT_EQ(shape.group_size(), 1);
+    const Plan plan = make_plan(input_of(shape, {all_families(shape), steps(shape)}, 2));
+    expect_sound(plan);
+    EXPECT_FALSE(plan.head_blocks);
+}
+
 TEST(Plan, a_run_resumed_under_the_same_tight_budget_is_planned) {
     // What is left of the groups is uneven; the budget is that of a head at a time.
     PlanInput in = input_of(Sizes{4, 8, 2, 8, 16, 64}, 1);

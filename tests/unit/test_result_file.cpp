@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -179,6 +180,96 @@ TEST_F(ResultFile, GivesBackItsAttributes) {
     EXPECT_EQ(failure_of([&] { reader.text_attribute("", "ranks"); }).first, ExitCode::input);
     EXPECT_EQ(failure_of([&] { reader.number_attribute("", "model"); }).first, ExitCode::input);
     EXPECT_EQ(failure_of([&] { reader.read("nothing"); }).first, ExitCode::input);
+}
+
+TEST_F(ResultFile, DeclaresTheSchemaItWasMadeFrom) {
+    write_sample(file_);
+    const Schema written = sample_schema(), found = ResultReader(file_).schema();
+    ASSERT_EQ(found.scales.size(), written.scales.size());
+    for (const geom::Scale& scale : written.scales) {
+        const auto same = std::find_if(found.scales.begin(), found.scales.end(),
+                                       [&](const geom::Scale& other) { return other.path() == scale.path(); });
+        ASSERT_NE(same, found.scales.end()) << scale.path();
+        geom::Scale expected = scale;
+        if (scale.values.empty() && scale.labels.empty()) {  // 0, 1, ... are written out
+            expected.values.resize(static_cast<std::size_t>(scale.length));
+            std::iota(expected.values.begin(), expected.values.end(), 0);
+        }
+        EXPECT_TRUE(*same == expected) << scale.path();
+    }
+    ASSERT_EQ(found.variables.size(), written.variables.size());
+    for (const geom::Variable& variable : written.variables) {
+        ASSERT_GE(found.find(variable.path()), 0) << variable.path();
+        const auto& same = found.variables[static_cast<std::size_t>(found.find(variable.path()))];
+        EXPECT_EQ(same.dims, variable.dims) << variable.path();
+        EXPECT_EQ(same.type, variable.type) << variable.path();
+        EXPECT_EQ(same.long_name, variable.long_name);
+        EXPECT_EQ(same.units, variable.units);
+        EXPECT_EQ(same.missing, variable.missing);
+        EXPECT_EQ(found.shape_of(same), written.shape_of(variable)) << variable.path();
+    }
+}
+
+TEST_F(ResultFile, gives_back_any_box_of_a_variable) {
+    write_sample(file_);
+    const ResultReader reader(file_);
+    const auto gram = reader.read("gram/gram");  // 4 x 4 x 3, elements 0, 1, ...
+    for (const auto& [start, count] : std::vector<std::pair<Shape, Shape>>{
+             {{0, 0, 0}, {4, 4, 3}}, {{3, 3, 2}, {1, 1, 1}}, {{1, 0, 1}, {2, 3, 2}}, {{0, 2, 0}, {4, 1, 3}}}) {
+        std::vector<double> wanted;
+        for (std::int64_t i = start[0]; i < start[0] + count[0]; ++i) {
+            for (std::int64_t j = start[1]; j < start[1] + count[1]; ++j) {
+                for (std::int64_t k = start[2]; k < start[2] + count[2]; ++k)
+                    wanted.push_back(gram[static_cast<std::size_t>((i * 4 + j) * 3 + k)]);
+            }
+        }
+        EXPECT_EQ(reader.read("gram/gram", start, count), wanted);
+        std::vector<double> raw(wanted.size());
+        reader.read_bytes("gram/gram", ValueType::f64, start, count, std::as_writable_bytes(std::span(raw)));
+        EXPECT_EQ(raw, wanted);
+    }
+    EXPECT_EQ(reader.read("spectra/cross_gram", {2, 1}, {1, 2}), (std::vector<double>{307, 308})) << "f32 as f64";
+    EXPECT_EQ(reader.read("variation/layer_phase", {1}, {2}), (std::vector<double>{501, 502})) << "i32 as f64";
+    EXPECT_EQ(reader.read("analysis/anchor", {}, {}), std::vector<double>{900}) << "a scalar";
+    std::vector<std::int32_t> phases(2);
+    reader.read_bytes("variation/layer_phase", ValueType::i32, {1}, {2}, std::as_writable_bytes(std::span(phases)));
+    EXPECT_EQ(phases, (std::vector<std::int32_t>{501, 502}));
+}
+
+TEST_F(ResultFile, refuses_a_box_that_is_not_in_the_variable) {
+    write_sample(file_);
+    const ResultReader reader(file_);
+    for (const auto& [start, count] : std::vector<std::pair<Shape, Shape>>{
+             {{0, 0, 0}, {5, 1, 1}}, {{4, 0, 0}, {1, 1, 1}}, {{0, -1, 0}, {1, 1, 1}}, {{0, 0}, {1, 1}}}) {
+        const auto [code, text] = failure_of([&] { reader.read("gram/gram", start, count); });
+        EXPECT_EQ(code, ExitCode::internal) << text;
+        EXPECT_NE(text.find("gram/gram"), std::string::npos) << text;
+    }
+    EXPECT_EQ(failure_of([&] { reader.read("gram/nothing", {0}, {1}); }).first, ExitCode::input);
+}
+
+TEST_F(ResultFile, is_added_to_while_it_is_read) {
+    const Schema schema = sample_schema();
+    geom::create_skeleton(file_, schema, {});
+    const auto variable = schema.index_of("variation/residual");
+    {
+        geom::ResultEditor editor(file_);
+        editor.write(schema, slab_of<double>(variable, {1, 0}, {1, 4}, {1, 2, 3, 4}));
+        EXPECT_EQ(editor.reader().read("variation/residual", {1, 1}, {1, 2}), (std::vector<double>{2, 3}));
+        editor.write(schema, slab_of<double>(variable, {2, 3}, {1, 1}, {5}));
+        editor.set({"variation", "note", "added"});
+        EXPECT_EQ(editor.reader().text_attribute("variation", "note"), "added");
+        EXPECT_NE(failure_of([&] {
+                      editor.write(schema, slab_of<double>(variable, {4, 0}, {1, 1}, {5}));
+                  }).first,
+                  ExitCode::done);
+        editor.close();
+    }
+    const ResultReader reader(file_, true);
+    EXPECT_EQ(reader.read("variation/residual", {1, 0}, {1, 4}), (std::vector<double>{1, 2, 3, 4}));
+    EXPECT_EQ(reader.read("variation/residual", {2, 3}, {1, 1}), std::vector<double>{5});
+    EXPECT_EQ(reader.text_attribute("variation", "note"), "added");
+    EXPECT_EQ(failure_of([&] { geom::ResultEditor(folder_ / "none.h5"); }).first, ExitCode::output);
 }
 
 TEST_F(ResultFile, KeepsNaNInfinityAndSignedZero) {
