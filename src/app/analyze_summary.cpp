@@ -72,10 +72,11 @@ private:
     void say_verdict(double sd) {
         const double mean = view_.number("analysis/mean_cos_to_anchor_others");
         const std::string verdict = view_.word("verdict");
+        if (verdict.empty()) return say("No verdict: operators are zero.");
         say(fmt::format(
             "{}: the QK operators of other layers have a mean cosine of {:.4f} with those of layer {}, same "
             "head; by chance 0 +- {:.1e}. (STRONG > 0.9, MEDIUM > 0.5, WEAK > 0.1, else REJECTED.)",
-            verdict.empty() ? "No verdict" : verdict, mean, anchor_label(), sd));
+            verdict, mean, anchor_label(), sd));
     }
 
     void add_any_anchor(const Chance& chance) {

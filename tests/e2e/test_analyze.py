@@ -15,7 +15,17 @@ import subprocess
 import numpy as np
 import pytest
 
-from conftest import ENVIRONMENT, GOLDEN, PROGRAM, golden, read_config, run
+from conftest import (
+    ENVIRONMENT,
+    GOLDEN,
+    PROGRAM,
+    attention_name,
+    golden,
+    read_checkpoint,
+    read_config,
+    run,
+    write_checkpoint,
+)
 
 h5py = pytest.importorskip("h5py")
 
@@ -355,6 +365,23 @@ def test_tables_without_their_numbers_are_left_out(runs):
     tables_of(heads, "--anchor", 1)
     finished = run("analyze", gram, "--head", "0:0", folder=gram.parent)
     assert finished.returncode == USAGE and "no measure heads" in finished.stderr
+
+
+def test_zero_operators_have_no_cosines_and_no_verdict(runs, tmp_path):
+    tensors = read_checkpoint(golden("qwen3-tiny"))
+    tensors[attention_name(1, "q")].bits = np.zeros_like(tensors[attention_name(1, "q")].bits)
+    file = runs(write_checkpoint(tmp_path / "model", read_config("qwen3-tiny"), tensors)).file
+    cosines = tables_of(file)["cosines_to_anchor"]["rows"]
+    assert [row["layer"] for row in cosines if row["cos"] is None] == [1]
+    assert cosines[1]["null_sd"] is None and cosines[1]["scale"] == 0
+    tables = tables_of(file, "--anchor", 1, "--head", "1:0")
+    assert tables["summary"]["note"].startswith("No verdict")
+    assert all(row["cos"] is None for row in tables["cosines_to_anchor"]["rows"])
+    assert tables["heads_by_cosine"]["rows"] == []
+    figures = {row["figure"]: row["value"] for row in tables["head"]["rows"]}
+    assert figures["eff_rank"] is None and figures["singular values above zero"] == 0
+    for format in ("text", "md", "csv"):
+        assert "NaN" in analyze(file, "--anchor", 1, "--format", format)
 
 
 def test_several_ranks_speak_once(runs):
