@@ -14,6 +14,7 @@
 #include "kernels/dense_batch.hpp"
 #include "kernels/head_products.hpp"
 #include "kernels/input_buffer.hpp"
+#include "kernels/matrices.hpp"
 #include "kernels/matrix_ref.hpp"
 #include "kernels/workers.hpp"
 #include "kernels/yardstick.hpp"
@@ -43,6 +44,7 @@ public:
 
     virtual HeadProducts& head_products() = 0;  ///< products of head blocks
     virtual DenseBatch& dense() = 0;            ///< fp64 linear algebra on batches of small matrices
+    virtual Matrices& matrices() = 0;           ///< singular values of whole weight matrices
 
     // --- benchmarks -------------------------------------------------------------------------------------------------
 

@@ -65,6 +65,35 @@ void HeadProducts::tile_dots(const KvGroupBlocks& group, const HeadBlockFormat& 
     do_tile_dots(group, format, out);
 }
 
+std::int64_t place_in(const KvGroupBlocks& left, const KvGroupBlocks& right, const HeadBlockFormat& format) {
+    if (left.k != right.k) return -1;
+    const std::int64_t head_bytes = right.layers * format.bytes, begin = left.q - right.q;
+    require(left.layers == right.layers && begin >= 0 && begin % head_bytes == 0 &&
+                begin / head_bytes + left.heads <= right.heads,
+            "place_in", "heads of one group that do not lie in a row");
+    return begin / head_bytes;
+}
+
+void HeadProducts::cross_dots(const KvGroupBlocks& left, const KvGroupBlocks& right, const HeadBlockFormat& format,
+                              std::span<double> out) {
+    check_format(format, "cross_dots");
+    require(left.layers == right.layers && left.layers >= 0 && left.heads >= 0 && right.heads >= 0, "cross_dots",
+            "groups of different layers, or a negative number of them");
+    require(std::ssize(out) == left.heads * right.heads * left.layers * left.layers, "cross_dots",
+            "the results are left heads x right heads x layers x layers");
+    if (out.empty()) return;
+    for (const KvGroupBlocks* group : {&left, &right})
+        require(group->k != nullptr && group->q != nullptr, "cross_dots", "a group without memory");
+    (void)place_in(left, right, format);
+    do_cross_dots(left, right, format, out);
+}
+
+std::int64_t HeadProducts::cross_scratch_bytes(const HeadBlockFormat& format, std::int64_t layers,
+                                               std::int64_t left_heads, std::int64_t right_heads) const {
+    check_format(format, "cross_scratch_bytes");
+    return do_cross_scratch_bytes(format, layers, left_heads, right_heads);
+}
+
 std::int64_t HeadProducts::scratch_bytes(const HeadBlockFormat& format, std::int64_t layers, std::int64_t heads) const {
     check_format(format, "scratch_bytes");
     return do_scratch_bytes(format, layers, heads);

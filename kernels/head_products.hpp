@@ -30,6 +30,10 @@ struct KvGroupBlocks {
     const std::byte* q = nullptr;  ///< block of head i, layer l at q + (i * layers + l) * bytes
 };
 
+/// Where the heads of `left` begin among those of `right`, both in one format, when they are of one group; -1 when they
+/// are of different groups. Throws Error(internal) for heads of one group that do not lie in a row.
+std::int64_t place_in(const KvGroupBlocks& left, const KvGroupBlocks& right, const HeadBlockFormat& format);
+
 /// Public verbs check what they are given and throw Error(internal) where it does not fit; bodies may rely on it.
 class HeadProducts {
 public:
@@ -47,16 +51,31 @@ public:
     /// precision (f32 for bf16), the sum over a, b in f64, in an order that depends on the shape alone.
     void tile_dots(const KvGroupBlocks& group, const HeadBlockFormat& format, std::span<double> out);
 
-    /// Bytes of the backend's memory that tile_dots and pack take for groups of this shape, for the plan.
+    /// Every query head i of the left group against every head j of the right one: out[i, j, l, l'] =
+    /// sum_ab (K_l K'_l'^T)_ab (Q_il Q'_jl'^T)_ab for all l, l', f64, host memory, left heads x right heads x layers x
+    /// layers. K's products are computed once for all pairs of heads. Where left is a run of heads of the right group
+    /// itself (place_in), only pairs of a head with itself and with those after it are computed; the others'
+    /// numbers mean nothing. Accuracy as tile_dots; of a head with itself the same bits.
+    void cross_dots(const KvGroupBlocks& left, const KvGroupBlocks& right, const HeadBlockFormat& format,
+                    std::span<double> out);
+
+    /// Bytes of the backend's memory that pack, and tile_dots for a group of so many heads, or cross_dots for so many
+    /// left ones, take, for the plan.
     std::int64_t scratch_bytes(const HeadBlockFormat& format, std::int64_t layers, std::int64_t heads) const;
+    std::int64_t cross_scratch_bytes(const HeadBlockFormat& format, std::int64_t layers, std::int64_t left_heads,
+                                     std::int64_t right_heads) const;
 
 private:
     virtual HeadBlockFormat do_format(DType dtype, std::int64_t head_dim, std::int64_t hidden) const = 0;
     virtual void do_pack(std::span<const MatrixRef> blocks, const HeadBlockFormat& format,
                          std::span<std::byte* const> out) = 0;
     virtual void do_tile_dots(const KvGroupBlocks& group, const HeadBlockFormat& format, std::span<double> out) = 0;
+    virtual void do_cross_dots(const KvGroupBlocks& left, const KvGroupBlocks& right, const HeadBlockFormat& format,
+                               std::span<double> out) = 0;
     virtual std::int64_t do_scratch_bytes(const HeadBlockFormat& format, std::int64_t layers,
                                           std::int64_t heads) const = 0;
+    virtual std::int64_t do_cross_scratch_bytes(const HeadBlockFormat& format, std::int64_t layers,
+                                                std::int64_t left_heads, std::int64_t right_heads) const = 0;
 };
 
 }  // namespace geom

@@ -7,6 +7,7 @@
 #include "kernels/cpu/dense_batch.hpp"
 #include "kernels/cpu/isa.hpp"
 #include "kernels/cpu/library_gemm.hpp"
+#include "kernels/cpu/matrices.hpp"
 #include "kernels/cpu/tile_dots.hpp"
 #include "kernels/workers.hpp"
 
@@ -44,9 +45,17 @@ private:
     void do_tile_dots(const KvGroupBlocks& group, const HeadBlockFormat& format, std::span<double> out) override {
         cpu::tile_dots(group, format, out, workers_);
     }
+    void do_cross_dots(const KvGroupBlocks& left, const KvGroupBlocks& right, const HeadBlockFormat& format,
+                       std::span<double> out) override {
+        cpu::cross_dots(left, right, place_in(left, right, format), format, out, workers_);
+    }
     std::int64_t do_scratch_bytes(const HeadBlockFormat& format, std::int64_t /*layers*/,
                                   std::int64_t /*heads*/) const override {
         return workers_.size() * cpu::tile_dots_scratch(format);
+    }
+    std::int64_t do_cross_scratch_bytes(const HeadBlockFormat& format, std::int64_t layers, std::int64_t left_heads,
+                                        std::int64_t /*right_heads*/) const override {
+        return do_scratch_bytes(format, layers, left_heads);
     }
 
     Workers& workers_;
@@ -55,7 +64,8 @@ private:
 
 class CpuBackend final : public Backend {
 public:
-    CpuBackend(int threads, Isa isa) : workers_(threads), head_products_(workers_, isa), dense_(workers_), isa_(isa) {}
+    CpuBackend(int threads, Isa isa)
+        : workers_(threads), head_products_(workers_, isa), dense_(workers_), matrices_(workers_, isa), isa_(isa) {}
 
     std::string name() const override { return "cpu"; }
     std::string device() const override {
@@ -69,6 +79,7 @@ public:
     Workers& workers() override { return workers_; }
     Queue& queue() override { return host_queue(); }
     DenseBatch& dense() override { return dense_; }
+    Matrices& matrices() override { return matrices_; }
     std::int64_t finished() const override { return workers_.finished(); }
     Buffer allocate(std::int64_t bytes) override { return allocate_host(bytes); }
     std::unique_ptr<InputBuffer> input_buffer(std::int64_t bytes) override {
@@ -87,6 +98,7 @@ private:
     Workers workers_;
     CpuHeadProducts head_products_;
     cpu::CpuDenseBatch dense_;
+    cpu::CpuMatrices matrices_;
     Isa isa_;
 };
 

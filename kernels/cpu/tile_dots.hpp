@@ -25,11 +25,7 @@ void pack_head_blocks(std::span<const MatrixRef> blocks, const HeadBlockFormat& 
 /// See HeadProducts::tile_dots.
 void tile_dots(const KvGroupBlocks& group, const HeadBlockFormat& format, std::span<double> out, Workers& workers);
 
-/// Every query head i of the left group against every head j of the right one: out[i, j, l, l'] =
-/// sum_ab (K_l K'_l'^T)_ab (Q_il Q'_jl'^T)_ab for all l, l', f64. K's products are computed once for all pairs of
-/// heads. `place` >= 0: the groups are one, and head i of the left one is head place + i of the right one. Then only
-/// pairs of a head with itself and with those after it are computed, and nothing is written for the others. Of a head
-/// with itself the bits of tile_dots.
+/// See HeadProducts::cross_dots; `place` is place_in(left, right). Nothing is written for pairs that are not computed.
 void cross_dots(const KvGroupBlocks& left, const KvGroupBlocks& right, std::int64_t place,
                 const HeadBlockFormat& format, std::span<double> out, Workers& workers);
 

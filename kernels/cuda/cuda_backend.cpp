@@ -4,6 +4,7 @@
 #include "kernels/cuda/dense_batch.hpp"
 #include "kernels/cuda/device.hpp"
 #include "kernels/cuda/input_buffer.hpp"
+#include "kernels/cuda/matrices.hpp"
 #include "kernels/cuda/tile_dots.hpp"
 #include "kernels/cuda/yardstick.hpp"
 #include "kernels/gpu.hpp"
@@ -19,6 +20,7 @@ public:
           device_(gpu, workers_),
           queue_(device_),
           dense_(device_, workers_),
+          matrices_(queue_, workers_),
           head_products_(device_) {
         cudaDeviceProp properties{};
         cuda::check_cuda(cudaGetDeviceProperties(&properties, gpu), "cudaGetDeviceProperties");
@@ -32,6 +34,7 @@ public:
     std::int64_t finished() const override { return workers_.finished() + device_.waits(); }
     Queue& queue() override { return queue_; }
     DenseBatch& dense() override { return dense_; }
+    Matrices& matrices() override { return matrices_; }
     Buffer allocate(std::int64_t bytes) override { return device_.allocate(bytes); }
     std::unique_ptr<InputBuffer> input_buffer(std::int64_t bytes) override {
         return std::make_unique<cuda::DeviceInputBuffer>(device_, bytes);
@@ -47,6 +50,7 @@ private:
     cuda::Device device_;
     cuda::DeviceQueue queue_;
     cuda::CudaDenseBatch dense_;
+    cuda::HostMatrices matrices_;
     cuda::CudaHeadProducts head_products_;
     std::string name_;
 };

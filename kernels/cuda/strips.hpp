@@ -1,10 +1,12 @@
-// How a group's (L hd) x (L hd) product is cut. Pure integers, of the model's shape alone: the same cut, and so the
-// same bits, on any number of ranks.
+// How an (L hd) x (L hd) product is cut. Pure integers, of the model's shape alone: the same cut, and so the same bits,
+// on any number of ranks.
 //
 //        l' -> 0 1 2 3 4 5 6 7
-//     l  0,1   A A A A A A A A      a strip: whole layers of rows, columns from its first layer on. Strips grow as
-//        2,3       B B B B B B      their columns shrink, so that each is a product of about the same size, and what is
-//        4..7          C C C C      computed below the diagonal stays little.
+//     l  0,1   A A A A A A A A      a strip: whole layers of rows. A head with itself (triangle): columns from its
+//     first
+//        2,3       B B B B B B      layer on. Strips grow as their columns shrink, so that each is a product of about
+//        4..7          C C C C      the same size, and what is computed below the diagonal stays little.
+//                                   Two heads (square): all columns.
 #pragma once
 
 #include <algorithm>
@@ -44,21 +46,27 @@ inline Chunks chunks_of(std::int64_t hidden, DType kept) {
 /// Bytes of an element of a product.
 inline std::int64_t product_bytes(DType kept) { return kept == DType::f64 ? 8 : 4; }
 
-/// One row of tiles of partial sums, from layer `first` on.
-inline std::int64_t layer_strip_bytes(std::int64_t first, std::int64_t layers, std::int64_t head_dim,
-                                      std::int64_t hidden, DType kept) {
-    return chunks_of(hidden, kept).count * product_bytes(kept) * head_dim * head_dim * (layers - first);
+enum class Form : std::uint8_t { triangle, square };
+
+/// The layer of a strip's first column, `row` being that of its first row.
+inline std::int64_t first_column(std::int64_t row, Form form) { return form == Form::triangle ? row : 0; }
+
+/// One row of tiles of partial sums, `cols` layers wide.
+inline std::int64_t layer_strip_bytes(std::int64_t cols, std::int64_t head_dim, std::int64_t hidden, DType kept) {
+    return chunks_of(hidden, kept).count * product_bytes(kept) * head_dim * head_dim * cols;
 }
 
 /// The rows' layers of each strip.
-inline std::vector<Range> strips_of(std::int64_t layers, std::int64_t head_dim, std::int64_t hidden, DType kept) {
+inline std::vector<Range> strips_of(std::int64_t layers, std::int64_t head_dim, std::int64_t hidden, DType kept,
+                                    Form form) {
     std::vector<Range> strips;
     for (std::int64_t l = 0; l < layers;) {
-        const std::int64_t fit = strip_bytes / layer_strip_bytes(l, layers, head_dim, hidden, kept);
-        // At most a quarter of the columns: wider ones would compute too much below the diagonal.
-        const std::int64_t end = l + std::clamp<std::int64_t>(fit, 1, std::max<std::int64_t>(1, (layers - l) / 4));
-        strips.push_back({l, end});
-        l = end;
+        const std::int64_t fit =
+            strip_bytes / layer_strip_bytes(layers - first_column(l, form), head_dim, hidden, kept);
+        // Of a triangle at most a quarter of the columns: wider ones would compute too much below the diagonal.
+        const std::int64_t most = form == Form::triangle ? (layers - l) / 4 : layers - l;
+        strips.push_back({l, l + std::clamp<std::int64_t>(fit, 1, std::max<std::int64_t>(1, most))});
+        l = strips.back().end;
     }
     return strips;
 }

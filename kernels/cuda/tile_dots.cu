@@ -1,8 +1,9 @@
-// gram[i, l, l'] = sum_ab (K_l K_l'^T)_ab (Q_il Q_il'^T)_ab, strip by strip (strips.hpp):
+// dots[p, l, l'] = sum_ab (K_l K'_l'^T)_ab (Q_pl Q'_pl'^T)_ab of pairs p of query heads, strip by strip (strips.hpp):
 //
 //   cuBLAS   K strip, a plane for each chunk of D -> sum_planes -> K tiles, one plane
-//            for some heads at a time: Q strips, planes    \  tile_dots: a block for each tile (l, l'), l <= l':
-//                                                          /  reads K's tile once, dots it with every head's
+//            for some pairs at a time: Q strips, planes    \  tile_dots: a block for each tile (l, l'), of a head with
+//                                                          /  itself l <= l': reads K's tile once, dots it with every
+//                                                             pair's
 //
 // Products: bf16 inputs are exact in f32, tensor cores sum promoted_cols columns; planes are added in f32 with rounding
 // (strips.hpp). f32 inputs are multiplied in f32 (pedantic: no TF32, no emulation), f64 in f64. Products of tiles and
@@ -16,6 +17,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <span>
+#include <vector>
 
 #include "core/error.hpp"
 #include "kernels/cuda/convert.hpp"
@@ -28,7 +31,7 @@ namespace {
 
 constexpr int warp = 32;
 constexpr int tile_threads = 512;
-constexpr int most_heads = 8;  ///< of a launch: their sums are registers
+constexpr int most_pairs = 8;  ///< of a launch: their sums are registers
 
 /// Neighbours in a row that a thread reads at once, 16 bytes of them where rows allow it.
 template <class T, int Width>
@@ -65,10 +68,12 @@ __global__ void sum_planes_kernel(T* out, Planes<T> planes) {
 /// Where the tiles of a launch lie, and where their dots go.
 struct TileLaunch {
     int head_dim;
-    std::int64_t cols;   ///< of a strip: (layers - first) * head_dim
-    std::int64_t first;  ///< layer of the strip's first row and column
+    std::int64_t cols;              ///< of a strip
+    std::int64_t first, first_col;  ///< layers of the strip's first row and column
+    bool triangle;                  ///< tiles below the diagonal are mirrors
     std::int64_t layers;
-    std::int64_t head_stride;  ///< elements from one head's planes to the next's
+    std::int64_t pair_stride;     ///< elements from one pair's planes to the next's
+    std::int64_t to[most_pairs];  ///< of each pair: its place in the results
 };
 
 /// Sum over the block in a fixed order; the result is thread 0's.
@@ -84,36 +89,36 @@ __device__ double block_sum(double value, double* of_warps) {
     return value;
 }
 
-/// Block (x, y): the tile of layers first + y and first + x, to out[head * layers * layers + l * layers + r] and its
-/// mirror, for each of Heads heads.
-template <class T, int Width, int Heads>
+/// Block (x, y): the tile of layers first + y and first_col + x, to out[to + l * layers + r], of a triangle to its
+/// mirror as well, for each of Pairs pairs.
+template <class T, int Width, int Pairs>
 __global__ void __launch_bounds__(tile_threads)
     tile_dots_kernel(const T* k, Planes<T> q, TileLaunch shape, double* out) {
     __shared__ double of_warps[tile_threads / warp];
     const std::int64_t right = blockIdx.x, left = blockIdx.y;
-    if (right < left) return;  // the mirror of a tile on the other side of the diagonal
+    const std::int64_t l = shape.first + left, r = shape.first_col + right;
+    if (shape.triangle && r < l) return;
     const std::int64_t corner = left * shape.head_dim * shape.cols + right * shape.head_dim;
     const int packs_a_row = shape.head_dim / Width, packs = shape.head_dim * packs_a_row;
-    double sums[Heads] = {};
+    double sums[Pairs] = {};
     for (int p = static_cast<int>(threadIdx.x); p < packs; p += tile_threads) {
         const std::int64_t at = corner + (p / packs_a_row) * shape.cols + (p % packs_a_row) * Width;
         const auto of_k = *reinterpret_cast<const Pack<T, Width>*>(k + at);
 #pragma unroll
-        for (int head = 0; head < Heads; ++head) {
-            const auto of_q = q.template at<Width>(head * shape.head_stride + at);
+        for (int pair = 0; pair < Pairs; ++pair) {
+            const auto of_q = q.template at<Width>(pair * shape.pair_stride + at);
             for (int j = 0; j < Width; ++j) {
-                sums[head] += static_cast<double>(of_k.of[j]) * static_cast<double>(of_q.of[j]);
+                sums[pair] += static_cast<double>(of_k.of[j]) * static_cast<double>(of_q.of[j]);
             }
         }
     }
-    const std::int64_t l = shape.first + left, r = shape.first + right;
 #pragma unroll
-    for (int head = 0; head < Heads; ++head) {
-        const double sum = block_sum(sums[head], of_warps);
+    for (int pair = 0; pair < Pairs; ++pair) {
+        const double sum = block_sum(sums[pair], of_warps);
         if (threadIdx.x != 0) continue;
-        double* of_head = out + head * shape.layers * shape.layers;
-        of_head[l * shape.layers + r] = sum;
-        of_head[r * shape.layers + l] = sum;
+        double* of_pair = out + shape.to[pair];
+        of_pair[l * shape.layers + r] = sum;
+        if (shape.triangle) of_pair[r * shape.layers + l] = sum;
     }
 }
 
@@ -121,8 +126,8 @@ template <class T>
 using TileKernel = void (*)(const T*, Planes<T>, TileLaunch, double*);
 
 template <class T, int Width>
-TileKernel<T> tile_kernel(std::int64_t heads) {
-    switch (heads) {
+TileKernel<T> tile_kernel(std::int64_t pairs) {
+    switch (pairs) {
         case 1:
             return tile_dots_kernel<T, Width, 1>;
         case 2:
@@ -130,26 +135,28 @@ TileKernel<T> tile_kernel(std::int64_t heads) {
         case 4:
             return tile_dots_kernel<T, Width, 4>;
         default:
-            return tile_dots_kernel<T, Width, most_heads>;
+            return tile_dots_kernel<T, Width, most_pairs>;
     }
 }
 
-/// One strip of one group.
+/// One strip of a product.
 struct StripShape {
-    Range rows;  ///< layers
+    Range rows;               ///< layers
+    std::int64_t cols_begin;  ///< layer
     std::int64_t height = 0, width = 0, elements = 0;
 };
 
-StripShape shape_of(Range rows, std::int64_t layers, std::int64_t head_dim) {
-    const std::int64_t height = rows.size() * head_dim, width = (layers - rows.begin) * head_dim;
-    return {rows, height, width, height * width};
+StripShape shape_of(Range rows, std::int64_t layers, std::int64_t head_dim, Form form) {
+    const std::int64_t begin = first_column(rows.begin, form);
+    const std::int64_t height = rows.size() * head_dim, width = (layers - begin) * head_dim;
+    return {rows, begin, height, width, height * width};
 }
 
-/// Heads whose strips are held at once: 1, 2, 4 or 8.
-std::int64_t heads_at_once(const StripShape& strip, const Chunks& chunks, DType kept, std::int64_t heads) {
+/// Pairs whose strips are held at once: 1, 2, 4 or 8.
+std::int64_t pairs_at_once(const StripShape& strip, const Chunks& chunks, DType kept, std::int64_t pairs) {
     const std::int64_t fit = strip_bytes / (strip.elements * chunks.count * product_bytes(kept));
-    std::int64_t at_once = most_heads;
-    while (at_once > 1 && at_once > std::min(fit, heads)) at_once /= 2;
+    std::int64_t at_once = most_pairs;
+    while (at_once > 1 && at_once > std::min(fit, pairs)) at_once /= 2;
     return at_once;
 }
 
@@ -172,96 +179,128 @@ GemmTypes gemm_types(DType kept) {
     }
 }
 
-/// The strips of one group, T being the type of products.
+/// Blocks of layer 0 that are multiplied with one another.
+struct Sides {
+    const std::byte* left;
+    const std::byte* right;
+};
+
+/// Two query heads; their numbers go to out[to].
+struct QueryPair {
+    Sides q;
+    std::int64_t to;
+};
+
+/// Pairs of query heads of which K's products are the same, T being the type of products.
 template <class T>
-class GroupRunner {
+class PairRunner {
 public:
-    GroupRunner(Device& device, const KvGroupBlocks& group, const HeadBlockFormat& format, std::byte* scratch)
+    PairRunner(Device& device, const HeadBlockFormat& format, std::int64_t layers, double* out, std::byte* scratch)
         : device_(device),
-          group_(group),
           format_(format),
+          layers_(layers),
           types_(gemm_types(format.dtype)),
           chunks_(chunks_of(format.hidden, format.dtype)),
-          out_(reinterpret_cast<double*>(scratch)),
-          tiles_(reinterpret_cast<T*>(scratch + out_bytes(group.layers, group.heads))) {}
+          out_(out),
+          tiles_(reinterpret_cast<T*>(scratch)) {}
 
-    static std::int64_t out_bytes(std::int64_t layers, std::int64_t heads) {
-        return (layers * layers * heads * 8 + 255) / 256 * 256;
-    }
-
-    double* run() {
-        for (const Range rows : strips_of(group_.layers, format_.head_dim, format_.hidden, format_.dtype)) {
-            strip(shape_of(rows, group_.layers, format_.head_dim));
-        }
-        return out_;
+    void run(const Sides& k, std::span<const QueryPair> pairs, Form form) {
+        if (pairs.empty()) return;
+        for (const Range rows : strips_of(layers_, format_.head_dim, format_.hidden, format_.dtype, form))
+            strip(k, pairs, shape_of(rows, layers_, format_.head_dim, form), form);
     }
 
 private:
-    void strip(const StripShape& shape) {
+    void strip(const Sides& k_sides, std::span<const QueryPair> pairs, const StripShape& shape, Form form) {
         const std::int64_t planes = chunks_.count * shape.elements;
         T* k = tiles_;
         T* q = tiles_ + planes;
-        multiply(group_.k, shape, k);
+        multiply(k_sides, shape, k);
         if (chunks_.count > 1) {
             const auto blocks = static_cast<unsigned>(
                 std::min<std::int64_t>((shape.elements + 255) / 256, 16 * device_.multiprocessors()));
             launch("sum_planes", sum_planes_kernel<T>, {blocks, 256}, device_.stream(), k, planes_at(k, shape));
         }
-        for (std::int64_t head = 0, count = 0; head < group_.heads; head += count) {
-            count = heads_at_once(shape, chunks_, format_.dtype, group_.heads - head);
-            for (std::int64_t i = 0; i < count; ++i) {
-                multiply(group_.q + (head + i) * group_.layers * format_.bytes, shape, q + i * planes);
-            }
-            dot(shape, head, count, k, q);
+        while (!pairs.empty()) {
+            const auto count =
+                static_cast<std::size_t>(pairs_at_once(shape, chunks_, format_.dtype, std::ssize(pairs)));
+            for (std::size_t i = 0; i < count; ++i)
+                multiply(pairs[i].q, shape, q + static_cast<std::int64_t>(i) * planes);
+            dot(shape, form, pairs.first(count), k, q);
+            pairs = pairs.subspan(count);
         }
     }
 
-    /// planes[chunk] = rows of the strip times all from its first layer on, over the chunk's columns; row-major height
-    /// x width. To cuBLAS, which is column-major, a row-major matrix is its transpose.
-    void multiply(const std::byte* blocks, const StripShape& shape, T* planes) const {
-        const std::byte* first = blocks + shape.rows.begin * format_.bytes;
-        const std::int64_t whole = format_.hidden / chunks_.width;
+    /// planes[chunk] = the strip's rows of the left side times its columns of the right one, over the chunk's columns;
+    /// row-major height x width. To cuBLAS, which is column-major, a row-major matrix is its transpose.
+    void multiply(const Sides& sides, const StripShape& shape, T* planes) const {
+        const Sides first{sides.left + shape.rows.begin * format_.bytes,
+                          sides.right + shape.cols_begin * format_.bytes};
+        const std::int64_t whole = format_.hidden / chunks_.width,
+                           bytes = whole * chunks_.width * size_of(format_.dtype);
         if (whole > 0) gemm(first, shape, chunks_.width, whole, planes);
         const std::int64_t rest = format_.hidden - whole * chunks_.width;
         if (rest == 0) return;
-        gemm(first + whole * chunks_.width * size_of(format_.dtype), shape, rest, 1, planes + whole * shape.elements);
+        gemm({first.left + bytes, first.right + bytes}, shape, rest, 1, planes + whole * shape.elements);
     }
 
-    void gemm(const std::byte* first, const StripShape& shape, std::int64_t width, std::int64_t count,
-              T* planes) const {
+    void gemm(const Sides& first, const StripShape& shape, std::int64_t width, std::int64_t count, T* planes) const {
         const T one = 1, zero = 0;
         const auto cols = static_cast<int>(shape.width), rows = static_cast<int>(shape.height);
         const auto ld = static_cast<int>(format_.hidden);
-        check_cublas(cublasGemmStridedBatchedEx(
-                         device_.cublas(), CUBLAS_OP_T, CUBLAS_OP_N, cols, rows, static_cast<int>(width), &one, first,
-                         types_.stored, ld, width, first, types_.stored, ld, width, &zero, planes, types_.product, cols,
-                         shape.elements, static_cast<int>(count), types_.compute, CUBLAS_GEMM_DEFAULT),
-                     "cublasGemmStridedBatchedEx");
+        check_cublas(
+            cublasGemmStridedBatchedEx(device_.cublas(), CUBLAS_OP_T, CUBLAS_OP_N, cols, rows, static_cast<int>(width),
+                                       &one, first.right, types_.stored, ld, width, first.left, types_.stored, ld,
+                                       width, &zero, planes, types_.product, cols, shape.elements,
+                                       static_cast<int>(count), types_.compute, CUBLAS_GEMM_DEFAULT),
+            "cublasGemmStridedBatchedEx");
     }
 
     Planes<T> planes_at(const T* data, const StripShape& shape) const {
         return {data, shape.elements, static_cast<int>(chunks_.count)};
     }
 
-    void dot(const StripShape& shape, std::int64_t head, std::int64_t count, const T* k, const T* q) const {
+    void dot(const StripShape& shape, Form form, std::span<const QueryPair> pairs, const T* k, const T* q) const {
         constexpr int width = 16 / static_cast<int>(sizeof(T));
-        const TileLaunch tiles{static_cast<int>(format_.head_dim), shape.width, shape.rows.begin, group_.layers,
-                               chunks_.count * shape.elements};
-        const dim3 grid(static_cast<unsigned>(group_.layers - shape.rows.begin),
-                        static_cast<unsigned>(shape.rows.size()));
+        TileLaunch tiles{static_cast<int>(format_.head_dim),
+                         shape.width,
+                         shape.rows.begin,
+                         shape.cols_begin,
+                         form == Form::triangle,
+                         layers_,
+                         chunks_.count * shape.elements,
+                         {}};
+        for (std::size_t i = 0; i < pairs.size(); ++i) tiles.to[i] = pairs[i].to;
+        const dim3 grid(static_cast<unsigned>(layers_ - shape.cols_begin), static_cast<unsigned>(shape.rows.size()));
+        const auto count = std::ssize(pairs);
         const auto kernel = format_.head_dim % width == 0 ? tile_kernel<T, width>(count) : tile_kernel<T, 1>(count);
-        launch("tile_dots", kernel, {grid, tile_threads}, device_.stream(), k, planes_at(q, shape), tiles,
-               out_ + head * group_.layers * group_.layers);
+        launch("tile_dots", kernel, {grid, tile_threads}, device_.stream(), k, planes_at(q, shape), tiles, out_);
     }
 
     Device& device_;
-    const KvGroupBlocks& group_;
     const HeadBlockFormat& format_;
+    std::int64_t layers_;
     GemmTypes types_;
     Chunks chunks_;
     double* out_;
-    T* tiles_;  ///< K's planes of a strip, then those of heads_at_once heads
+    T* tiles_;  ///< K's planes of a strip, then those of pairs_at_once pairs
 };
+
+std::int64_t out_bytes(std::int64_t layers, std::int64_t pairs) {
+    return (layers * layers * pairs * 8 + 255) / 256 * 256;
+}
+
+/// K's planes of a strip and those of as many pairs as are held.
+std::int64_t planes_bytes(const HeadBlockFormat& format, std::int64_t layers, std::int64_t pairs, Form form) {
+    const Chunks chunks = chunks_of(format.hidden, format.dtype);
+    std::int64_t most = 0;
+    for (const Range rows : strips_of(layers, format.head_dim, format.hidden, format.dtype, form)) {
+        const StripShape strip = shape_of(rows, layers, format.head_dim, form);
+        const std::int64_t held = 1 + pairs_at_once(strip, chunks, format.dtype, pairs);
+        most = std::max(most, held * chunks.count * strip.elements * product_bytes(format.dtype));
+    }
+    return most;
+}
 
 }  // namespace
 
@@ -286,27 +325,75 @@ void CudaHeadProducts::do_pack(std::span<const MatrixRef> blocks, const HeadBloc
 
 std::int64_t CudaHeadProducts::do_scratch_bytes(const HeadBlockFormat& format, std::int64_t layers,
                                                 std::int64_t heads) const {
-    const Chunks chunks = chunks_of(format.hidden, format.dtype);
-    std::int64_t most = 0;
-    for (const Range rows : strips_of(layers, format.head_dim, format.hidden, format.dtype)) {
-        const StripShape strip = shape_of(rows, layers, format.head_dim);
-        const std::int64_t held = 1 + heads_at_once(strip, chunks, format.dtype, heads);
-        most = std::max(most, held * chunks.count * strip.elements * product_bytes(format.dtype));
-    }
-    return GroupRunner<float>::out_bytes(layers, heads) + most;
+    return out_bytes(layers, heads) + planes_bytes(format, layers, heads, Form::triangle);
 }
 
-void CudaHeadProducts::do_tile_dots(const KvGroupBlocks& group, const HeadBlockFormat& format, std::span<double> out) {
+std::int64_t CudaHeadProducts::do_cross_scratch_bytes(const HeadBlockFormat& format, std::int64_t layers,
+                                                      std::int64_t left_heads, std::int64_t right_heads) const {
+    const std::int64_t pairs = left_heads * right_heads;
+    return out_bytes(layers, pairs) + std::max(planes_bytes(format, layers, pairs, Form::triangle),
+                                               planes_bytes(format, layers, pairs, Form::square));
+}
+
+template <class F>
+void CudaHeadProducts::with_results(std::int64_t scratch_bytes, std::span<double> out, F&& issue) {
     device_.use();
-    const Buffer scratch = device_.allocate(do_scratch_bytes(format, group.layers, group.heads));
-    const auto out_bytes = static_cast<std::int64_t>(out.size_bytes());
-    if (pinned_.size() < out_bytes) pinned_ = device_.allocate_pinned(out_bytes);
-    const double* gram = format.dtype == DType::f64 ? GroupRunner<double>(device_, group, format, scratch.data()).run()
-                                                    : GroupRunner<float>(device_, group, format, scratch.data()).run();
-    check_cuda(cudaMemcpyAsync(pinned_.data(), gram, out.size_bytes(), cudaMemcpyDeviceToHost, device_.stream()),
+    const Buffer scratch = device_.allocate(scratch_bytes);
+    const auto bytes = static_cast<std::int64_t>(out.size_bytes());
+    if (pinned_.size() < bytes) pinned_ = device_.allocate_pinned(bytes);
+    auto* results = scratch.as<double>();
+    issue(results, scratch.data() + (bytes + 255) / 256 * 256);
+    check_cuda(cudaMemcpyAsync(pinned_.data(), results, out.size_bytes(), cudaMemcpyDeviceToHost, device_.stream()),
                "cudaMemcpyAsync");
     device_.wait();
     std::memcpy(out.data(), pinned_.data(), out.size_bytes());
+}
+
+// f(PairRunner) for the type in which a format's products are.
+template <class F>
+void CudaHeadProducts::with_runner(const HeadBlockFormat& format, std::int64_t layers, double* out, std::byte* scratch,
+                                   F&& f) {
+    if (format.dtype == DType::f64) {
+        f(PairRunner<double>(device_, format, layers, out, scratch));
+    } else {
+        f(PairRunner<float>(device_, format, layers, out, scratch));
+    }
+}
+
+void CudaHeadProducts::do_tile_dots(const KvGroupBlocks& group, const HeadBlockFormat& format, std::span<double> out) {
+    const std::int64_t layers = group.layers, head_bytes = layers * format.bytes;
+    std::vector<QueryPair> pairs;
+    for (std::int64_t i = 0; i < group.heads; ++i) {
+        const std::byte* q = group.q + i * head_bytes;
+        pairs.push_back({{q, q}, i * layers * layers});
+    }
+    with_results(do_scratch_bytes(format, layers, group.heads), out, [&](double* results, std::byte* scratch) {
+        with_runner(format, layers, results, scratch, [&](auto&& runner) {
+            runner.run({group.k, group.k}, pairs, Form::triangle);
+        });
+    });
+}
+
+// Of one group a head with itself is half of a square; its K tiles are then computed twice.
+void CudaHeadProducts::do_cross_dots(const KvGroupBlocks& left, const KvGroupBlocks& right,
+                                     const HeadBlockFormat& format, std::span<double> out) {
+    const std::int64_t layers = left.layers, head_bytes = layers * format.bytes;
+    const std::int64_t place = place_in(left, right, format);
+    std::vector<QueryPair> with_itself, with_others;
+    for (std::int64_t i = 0; i < left.heads; ++i) {
+        for (std::int64_t j = place < 0 ? 0 : place + i; j < right.heads; ++j) {
+            auto& pairs = place >= 0 && j == place + i ? with_itself : with_others;
+            pairs.push_back(
+                {{left.q + i * head_bytes, right.q + j * head_bytes}, (i * right.heads + j) * layers * layers});
+        }
+    }
+    const std::int64_t bytes = do_cross_scratch_bytes(format, layers, left.heads, right.heads);
+    with_results(bytes, out, [&](double* results, std::byte* scratch) {
+        with_runner(format, layers, results, scratch, [&](auto&& runner) {
+            runner.run({left.k, right.k}, with_itself, Form::triangle);
+            runner.run({left.k, right.k}, with_others, Form::square);
+        });
+    });
 }
 
 }  // namespace geom::cuda

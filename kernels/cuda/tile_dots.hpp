@@ -1,4 +1,4 @@
-// gram of a key/value group on a GPU: strips of the (L hd) x (L hd) products by cuBLAS, their tiles dotted by a kernel.
+// Products of head blocks on a GPU: strips of the (L hd) x (L hd) products by cuBLAS, their tiles dotted by a kernel.
 #pragma once
 
 #include <cstdint>
@@ -21,6 +21,17 @@ private:
     void do_tile_dots(const KvGroupBlocks& group, const HeadBlockFormat& format, std::span<double> out) override;
     std::int64_t do_scratch_bytes(const HeadBlockFormat& format, std::int64_t layers,
                                   std::int64_t heads) const override;
+
+    void do_cross_dots(const KvGroupBlocks& left, const KvGroupBlocks& right, const HeadBlockFormat& format,
+                       std::span<double> out) override;
+    std::int64_t do_cross_scratch_bytes(const HeadBlockFormat& format, std::int64_t layers, std::int64_t left_heads,
+                                        std::int64_t right_heads) const override;
+
+    /// issue(results, further scratch memory) on the device; then the results go to `out`.
+    template <class F>
+    void with_results(std::int64_t scratch_bytes, std::span<double> out, F&& issue);
+    template <class F>
+    void with_runner(const HeadBlockFormat& format, std::int64_t layers, double* out, std::byte* scratch, F&& f);
 
     Device& device_;
     Buffer pinned_;  ///< results on their way to the host

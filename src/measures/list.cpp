@@ -4,7 +4,9 @@
 #include "measures/gram.hpp"
 #include "measures/heads.hpp"
 #include "measures/legacy_heads.hpp"
+#include "measures/match.hpp"
 #include "measures/measure.hpp"
+#include "measures/spectra.hpp"
 
 namespace geom {
 
@@ -13,6 +15,8 @@ std::span<const Measure> measures() {
         gram_measure(),
         heads_measure(),
         legacy_heads_measure(),
+        match_measure(),
+        spectra_measure(),
     };
     return all;
 }

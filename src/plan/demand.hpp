@@ -57,6 +57,7 @@ struct MemoryNeed {
     std::int64_t layer = 0;       ///< of the backend's memory, while it looks at a layer
     std::int64_t layer_host = 0;  ///< of the host's, likewise
     std::int64_t pair = 0;        ///< of the backend's, while it looks at head blocks
+    std::int64_t pair_host = 0;   ///< of the host's, likewise
     std::int64_t kept = 0;        ///< of the backend's, from its first layer to the end of the run
     std::int64_t kept_host = 0;   ///< of the host's, likewise
 };

@@ -134,6 +134,7 @@ public:
             need_.layer = std::max(need_.layer, measure.memory.layer);
             need_.layer_host = std::max(need_.layer_host, measure.memory.layer_host);
             need_.pair = std::max(need_.pair, measure.memory.pair);
+            need_.pair_host = std::max(need_.pair_host, measure.memory.pair_host);
             need_.kept += measure.memory.kept;
             need_.kept_host += measure.memory.kept_host;
             state_ = std::max(state_, measure.needs.rising.chunks > 0 ? measure.needs.rising.state_bytes : 0);
@@ -230,6 +231,7 @@ private:
             if (in.device && in.exchange_on_host)
                 host.staging = sent + moving_blocks(pass, rank, false) * in.block_bytes;
             computing.products = need_.kept + need_.pair;
+            host.products += need_.pair_host;
         }
         if (host.total() > mine.memory.total()) mine.memory = host;
         if (device.total() > mine.device.total()) mine.device = device;

@@ -253,7 +253,16 @@ def test_an_output_folder_that_vanishes_ends_with_5(place, tmp_path):
 
 def test_phase_times_add_up_to_the_whole_run(tmp_path):
     finished = run(
-        "--model", "synth:L8-H16-KV8-hd64-D512-F64-V64", "-o", "r.h5", "--json", "-", ranks=2, folder=tmp_path
+        "--model",
+        "synth:L8-H16-KV8-hd64-D512-F64-V64",
+        "-m",
+        "gram,heads",
+        "-o",
+        "r.h5",
+        "--json",
+        "-",
+        ranks=2,
+        folder=tmp_path,
     )
     assert finished.returncode == 0, finished.stderr
     about = json.loads(finished.stdout)

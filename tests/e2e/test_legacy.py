@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from conftest import GOLDEN, golden, run
 
 h5py = pytest.importorskip("h5py")
@@ -55,7 +54,9 @@ def test_legacy_adds_a_group_and_changes_nothing_else_at_any_number_of_ranks(run
 
 
 def test_legacy_goes_with_the_measures_that_run_and_can_be_added(runs, tmp_path):
-    assert not any(name.startswith("legacy/") for name in runs(golden("llama-tiny"), "-m", "gram", "--legacy").datasets())
+    assert not any(
+        name.startswith("legacy/") for name in runs(golden("llama-tiny"), "-m", "gram", "--legacy").datasets()
+    )
     heads = runs(golden("llama-tiny"), "-m", "heads", "--legacy").datasets()
     assert "legacy/analysis/angle_mean_cos" in heads and "legacy/analysis/cos" not in heads
     arguments = ("--model", golden("llama-tiny"), "-o", "out.h5")

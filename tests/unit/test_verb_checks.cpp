@@ -22,7 +22,14 @@ private:
     }
     void do_pack(std::span<const MatrixRef>, const HeadBlockFormat&, std::span<std::byte* const>) override { ++calls; }
     void do_tile_dots(const KvGroupBlocks&, const HeadBlockFormat&, std::span<double>) override { ++calls; }
+    void do_cross_dots(const KvGroupBlocks&, const KvGroupBlocks&, const HeadBlockFormat&, std::span<double>) override {
+        ++calls;
+    }
     std::int64_t do_scratch_bytes(const HeadBlockFormat&, std::int64_t, std::int64_t) const override { return 0; }
+    std::int64_t do_cross_scratch_bytes(const HeadBlockFormat&, std::int64_t, std::int64_t,
+                                        std::int64_t) const override {
+        return 0;
+    }
 };
 
 TEST(HeadProductsChecks, a_format_needs_sizes_and_a_type_that_is_multiplied) {
@@ -64,6 +71,27 @@ TEST(HeadProductsChecks, tile_dots_writes_heads_by_layers_by_layers) {
     EXPECT_THROW(heads.tile_dots({-3, -2, memory.data(), memory.data()}, format, out), Error);
     heads.tile_dots({0, 0, nullptr, nullptr}, format, {});
     EXPECT_EQ(heads.calls, 1) << "nothing to do";
+}
+
+TEST(HeadProductsChecks, cross_dots_takes_groups_of_the_same_layers_and_runs_of_a_group) {
+    CountingHeads heads;
+    std::array<std::byte, 1024> memory{};
+    const HeadBlockFormat format = heads.format(DType::f64, 2, 1);  // blocks of 16 bytes
+    const std::byte *k = memory.data(), *q = k + 512, *other = k + 256;
+    const KvGroupBlocks left{3, 1, other, q}, right{3, 2, k, q};
+    std::vector<double> out(18);
+    heads.cross_dots(left, right, format, out);
+    EXPECT_EQ(heads.calls, 1);
+    EXPECT_EQ(place_in(left, right, format), -1);
+    EXPECT_EQ(place_in({3, 1, k, q + 48}, right, format), 1) << "the second head of the group";
+    heads.cross_dots({3, 1, k, q + 48}, right, format, out);
+    EXPECT_EQ(heads.calls, 2);
+    EXPECT_THROW(heads.cross_dots(left, right, format, std::span(out).first(17)), Error);
+    EXPECT_THROW(heads.cross_dots({2, 1, other, q}, right, format, out), Error);
+    EXPECT_THROW(heads.cross_dots({3, 1, nullptr, q}, right, format, out), Error);
+    EXPECT_THROW(heads.cross_dots({3, 1, k, q + 8}, right, format, out), Error) << "half a block further";
+    EXPECT_THROW(heads.cross_dots({3, 1, k, q + 96}, right, format, out), Error) << "beyond the group";
+    EXPECT_EQ(heads.calls, 2);
 }
 
 class CountingDense final : public DenseBatch {

@@ -3,11 +3,11 @@
 // files, and that could be one with instructions that the processor does not have.
 //
 // A block of C, Vector::rows rows x up to 3 vectors, stays in registers over a run of units. Per unit it takes rows +
-// vectors loads for rows x vectors products:
+// vectors loads, and one ahead, for rows x vectors products:
 //
 //                          registers   loads : products   at two of either a cycle
-//   AVX-512   8 x 3 of 16    24 + 4         11 : 24        bound by products
-//   AVX2      4 x 3 of  8    12 + 4          7 : 12        bound by products
+//   AVX-512   8 x 3 of 16    24 + 4         12 : 24        bound by products
+//   AVX2      4 x 3 of  8    12 + 4          8 : 12        bound by products
 //
 // B's vectors of a run (bf16, AVX-512: 48 columns of C x 256 units = 48 KiB) are used for all rows of A, which come
 // from the second cache level at 32 bytes for 24 products.
@@ -42,9 +42,9 @@ inline Columns<vectors> columns_from(const Operand& b, std::int64_t first) {
     return columns;
 }
 
-// A block's sums, over `units`.
+// A block's sums, over `units`. Meanwhile what lies at `ahead` of A's steps is fetched.
 template <class Vector, int vectors>
-inline void multiply_block(const std::byte* a, const Columns<vectors> b, Range units, Sums c) {
+inline void multiply_block(const std::byte* a, std::int64_t ahead, const Columns<vectors> b, Range units, Sums c) {
     constexpr int rows = Vector::rows;
     typename Vector::Register sums[rows][vectors];
 #pragma GCC unroll 8
@@ -53,6 +53,7 @@ inline void multiply_block(const std::byte* a, const Columns<vectors> b, Range u
         for (int v = 0; v < vectors; ++v) sums[i][v] = Vector::zero();
     }
     for (std::int64_t at = units.begin * step_bytes; at < units.end * step_bytes; at += step_bytes) {
+        __builtin_prefetch(a + ahead + at);
         typename Vector::Register right[vectors];
 #pragma GCC unroll 3
         for (int v = 0; v < vectors; ++v) right[v] = Vector::load(b.at[v] + at);
@@ -78,10 +79,11 @@ template <class Vector, int vectors>
 inline void multiply_columns(const Product& p, std::int64_t j, Range units, float* c) {
     const Columns<vectors> columns = columns_from<Vector, vectors>(p.b, j);
     Sums sums{c + j * Vector::width, p.panels * rows_of_panel, p.first && units.begin == 0};
+    const std::int64_t ahead = j == 0 ? p.a.stride : 0;  // afterwards it is near
     for (std::int64_t panel = 0; panel < p.panels; ++panel) {
         const std::byte* a = p.a.data + panel * p.a.stride;
         for (int row = 0; row < rows_of_panel; row += Vector::rows) {
-            multiply_block<Vector, vectors>(a + row * unit_bytes, columns, units, sums);
+            multiply_block<Vector, vectors>(a + row * unit_bytes, ahead, columns, units, sums);
             sums.data += Vector::rows * sums.stride;
         }
     }

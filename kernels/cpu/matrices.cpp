@@ -1,0 +1,134 @@
+#include "kernels/cpu/matrices.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <numeric>
+
+#include "kernels/cpu/gram_tiles.hpp"
+#include "kernels/cpu/large_matrix.hpp"
+
+namespace geom::cpu {
+
+namespace {
+
+MatrixSize size_of_matrix(const MatrixRef& matrix) { return {matrix.rows, matrix.cols}; }
+
+std::vector<MatrixSize> sizes_of(std::span<const MatrixRef> matrices) {
+    std::vector<MatrixSize> sizes;
+    for (const MatrixRef& matrix : matrices) sizes.push_back(size_of_matrix(matrix));
+    return sizes;
+}
+
+std::int64_t order_of(const MatrixSize& size) { return std::min(size.rows, size.cols); }
+
+std::int64_t square_doubles(const MatrixSize& size) { return Pieces::size(order_of(size) * order_of(size)); }
+
+/// A square matrix, and what either way to the singular values takes beside it. In doubles.
+std::int64_t doubles_for(const MatrixSize& size) {
+    return square_doubles(size) +
+           std::max({gram_scratch(size), order_of(size) + eigenvalue_scratch(order_of(size)), direct_scratch(size)}) +
+           64;
+}
+
+/// Work of a matrix, roughly: products with the long side, and the reduction.
+double cost_of(const MatrixSize& size) {
+    const auto n = static_cast<double>(order_of(size));
+    return n * n * (static_cast<double>(std::max(size.rows, size.cols)) + 2 * n);
+}
+
+/// Whether sums of squares of this size have neither overflowed nor lost digits to underflow.
+bool in_range(const double* gram, std::int64_t n) {
+    double trace = 0;
+    for (std::int64_t i = 0; i < n; ++i) trace += gram[i + i * n];
+    return trace > 1e-200 && trace < 1e200;
+}
+
+SingularValues by_gram(const MatrixRef& matrix, GramPath path, double* square, Pieces pieces) {
+    const MatrixSize size = size_of_matrix(matrix);
+    gram_of(matrix, path, square, pieces);
+    if (!in_range(square, order_of(size))) return singular_values_of(matrix, square, pieces);
+    return roots_of_gram(square, order_of(size), size, pieces);
+}
+
+/// f(matrix, square, pieces) for every matrix, the most work first; results in the order of `matrices`.
+template <class F>
+std::vector<SingularValues> side_by_side(std::span<const MatrixRef> matrices, Workers& workers, F f) {
+    const std::vector<MatrixSize> sizes = sizes_of(matrices);
+    std::vector<std::size_t> order(sizes.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::stable_sort(order.begin(), order.end(),
+                     [&](std::size_t a, std::size_t b) { return cost_of(sizes[a]) > cost_of(sizes[b]); });
+    std::vector<Buffer> scratch(at(workers.size()));
+    std::vector<SingularValues> out(matrices.size());
+    workers.for_each(std::ssize(order), [&](std::int64_t i, int worker) {
+        const std::size_t which = order[at(i)];
+        Buffer& mine = scratch[at(worker)];
+        const std::int64_t bytes = 8 * doubles_for(sizes[which]);
+        if (mine.size() < bytes) {
+            mine = Buffer();
+            mine = allocate_host(bytes);
+        }
+        Pieces pieces{mine.as<double>()};
+        double* square = pieces.take(square_doubles(sizes[which]));
+        out[which] = f(matrices[which], square, pieces);
+    });
+    return out;
+}
+
+}  // namespace
+
+CpuMatrices::CpuMatrices(Workers& workers, Isa isa)
+    : workers_(workers), path_(isa >= Isa::avx512 ? GramPath::tiles : GramPath::library) {}
+
+Buffer CpuMatrices::allocate(std::int64_t bytes) { return allocate_host(bytes); }
+
+// As many as there are threads, the largest.
+MatricesScratch CpuMatrices::scratch(std::span<const MatrixSize> sizes) const {
+    std::vector<std::int64_t> bytes;
+    for (const MatrixSize& size : sizes) bytes.push_back(8 * doubles_for(size));
+    std::sort(bytes.begin(), bytes.end(), std::greater<>());
+    const std::int64_t at_once = std::min<std::int64_t>(workers_.size(), std::ssize(bytes));
+    return {std::accumulate(bytes.begin(), bytes.begin() + at_once, std::int64_t{0}), 0};
+}
+
+MatricesScratch CpuMatrices::strip_scratch(const MatrixSize& strip) const {
+    const std::int64_t n = strip.cols;
+    return {8 * (n * n + std::max(workers_.size() * tile_scratch(), n + eigenvalue_scratch(n) + 64)), 0};
+}
+
+std::vector<SingularValues> CpuMatrices::do_gram_singular_values(std::span<const MatrixRef> matrices) {
+    return side_by_side(matrices, workers_, [this](const MatrixRef& matrix, double* square, Pieces pieces) {
+        return by_gram(matrix, path_, square, pieces);
+    });
+}
+
+std::vector<SingularValues> CpuMatrices::do_direct_singular_values(std::span<const MatrixRef> matrices) {
+    return side_by_side(matrices, workers_, singular_values_of);
+}
+
+void CpuMatrices::do_add_gram(const MatrixRef& strip, bool first, double* gram) {
+    std::vector<GramTile> tiles;
+    const auto part = [&](std::int64_t begin) { return Range{begin, std::min(begin + gram_tile, strip.cols)}; };
+    for (std::int64_t j = 0; j < strip.cols; j += gram_tile) {
+        for (std::int64_t i = j; i < strip.cols; i += gram_tile) tiles.push_back({part(i), part(j), path_});
+    }
+    std::vector<Buffer> scratch(at(workers_.size()));
+    workers_.for_each(std::ssize(tiles), [&](std::int64_t i, int worker) {
+        Buffer& mine = scratch[at(worker)];
+        if (!mine) mine = allocate_host(8 * tile_scratch());
+        add_gram_tile(strip, tiles[at(i)], first, gram, {mine.as<double>()});
+    });
+}
+
+SingularValues CpuMatrices::do_singular_values_of_gram(double* gram, const MatrixSize& size) {
+    SingularValues out;
+    const std::int64_t n = size.cols;
+    workers_.for_each(1, [&](std::int64_t, int) {
+        const Buffer scratch = allocate_host(8 * (n + eigenvalue_scratch(n) + 64));
+        out = roots_of_gram(gram, n, size, {scratch.as<double>()});
+    });
+    return out;
+}
+
+}  // namespace geom::cpu

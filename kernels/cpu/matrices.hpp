@@ -1,0 +1,31 @@
+// The CPU body of Matrices: matrices side by side, the largest first, each on one thread; strips of one matrix in tiles
+// of its Gram matrix whose size is fixed.
+#pragma once
+
+#include "kernels/cpu/isa.hpp"
+#include "kernels/cpu/large_matrix.hpp"
+#include "kernels/matrices.hpp"
+#include "kernels/workers.hpp"
+
+namespace geom::cpu {
+
+class CpuMatrices final : public Matrices {
+public:
+    /// Tiles where `isa` has AVX-512, which all ranks of a job must answer alike for results to be the same bits.
+    CpuMatrices(Workers& workers, Isa isa);
+
+    Buffer allocate(std::int64_t bytes) override;
+    MatricesScratch scratch(std::span<const MatrixSize> sizes) const override;
+    MatricesScratch strip_scratch(const MatrixSize& strip) const override;
+
+private:
+    std::vector<SingularValues> do_gram_singular_values(std::span<const MatrixRef> matrices) override;
+    std::vector<SingularValues> do_direct_singular_values(std::span<const MatrixRef> matrices) override;
+    void do_add_gram(const MatrixRef& strip, bool first, double* gram) override;
+    SingularValues do_singular_values_of_gram(double* gram, const MatrixSize& size) override;
+
+    Workers& workers_;
+    GramPath path_;
+};
+
+}  // namespace geom::cpu

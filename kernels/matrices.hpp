@@ -1,0 +1,78 @@
+// Singular values of whole weight matrices in fp64: what the measure `spectra` is written with. Weights come as stored,
+// and their elements are widened exactly. The bits of a result depend on the matrix alone, never on the matrices beside
+// it, on threads or on ranks. Public verbs throw Error(internal) for operands that do not fit
+// (bodies may rely on it) and Error(numerics) for NaN, infinity and failures to converge.
+//
+// Two ways to the singular values s of an m x n matrix A, k = min(m, n):
+//
+//   gram      s^2 = eig(A A^T) or eig(A^T A), the smaller one. Quick; the squares are wrong by up to a floor, so that
+//             small values lose digits.
+//   direct    A = Q R, R = U B V^T, the values of the bidiagonal B. Twice as slow; every value is wrong by up to
+//             k eps s_1.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "core/buffer.hpp"
+#include "kernels/matrix_ref.hpp"
+
+namespace geom {
+
+struct MatrixSize {
+    std::int64_t rows = 0;
+    std::int64_t cols = 0;
+};
+
+/// All min(m, n) singular values, descending, and how far they can be trusted.
+struct SingularValues {
+    std::vector<double> values;
+    double square_error = 0;  ///< of the square of every value, at most; from a Gram matrix
+    double error = 0;         ///< of every value, at most; from the matrix itself
+};
+
+/// Bytes that a verb takes while it runs.
+struct MatricesScratch {
+    std::int64_t backend = 0;
+    std::int64_t host = 0;  ///< where the backend's memory is another
+};
+
+class Matrices {
+public:
+    virtual ~Matrices() = default;
+
+    /// By their Gram matrices, in the order of `matrices`. With u = 2^-53 and sums over K columns at a time,
+    ///     square_error = ||A||_F^2 u (K + 2 long side / K) + s_1^2 eps (short side):
+    /// rounding of the sums and of the reduction to tridiagonal form. Matrices whose squares leave fp64's range are
+    /// done directly.
+    std::vector<SingularValues> gram_singular_values(std::span<const MatrixRef> matrices);
+
+    /// Directly, in the order of `matrices`.
+    std::vector<SingularValues> direct_singular_values(std::span<const MatrixRef> matrices);
+
+    /// Memory for a Gram matrix.
+    virtual Buffer allocate(std::int64_t bytes) = 0;
+
+    /// The lower triangle of gram (+)= S^T S, column-major n x n, for a strip S of n columns; `first` overwrites. For
+    /// matrices that are in memory a strip of rows at a time.
+    void add_gram(const MatrixRef& strip, bool first, double* gram);
+
+    /// The singular values of an m x n matrix from what add_gram made of all its strips; destroys it. As
+    /// gram_singular_values, but for n columns and whatever m.
+    SingularValues singular_values_of_gram(double* gram, const MatrixSize& size);
+
+    /// For gram_singular_values and direct_singular_values of matrices of these sizes at once.
+    virtual MatricesScratch scratch(std::span<const MatrixSize> sizes) const = 0;
+
+    /// For a matrix in strips of so many rows: its Gram matrix, add_gram and singular_values_of_gram.
+    virtual MatricesScratch strip_scratch(const MatrixSize& strip) const = 0;
+
+private:
+    virtual std::vector<SingularValues> do_gram_singular_values(std::span<const MatrixRef> matrices) = 0;
+    virtual std::vector<SingularValues> do_direct_singular_values(std::span<const MatrixRef> matrices) = 0;
+    virtual void do_add_gram(const MatrixRef& strip, bool first, double* gram) = 0;
+    virtual SingularValues do_singular_values_of_gram(double* gram, const MatrixSize& size) = 0;
+};
+
+}  // namespace geom

@@ -1,0 +1,298 @@
+// Singular values of whole matrices against LAPACK's SVD: friendly matrices, and hostile ones.
+#include <gtest/gtest.h>
+#include <lapacke.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "kernels/backend.hpp"
+#include "kernels/cpu/matrices.hpp"
+#include "measures/spectral_figures.hpp"
+#include "measures/spectrum.hpp"
+#include "support/error_of.hpp"
+#include "support/small_matrix.hpp"
+
+namespace geom {
+namespace {
+
+using test::at;
+using test::eps;
+using test::Matrix;
+using test::random;
+using test::transposed;
+
+/// Row-major memory of a matrix, as a checkpoint has it.
+struct Stored {
+    std::vector<double> data;
+    std::int64_t rows, cols;
+
+    explicit Stored(const Matrix& a) : data(transposed(a).data), rows(a.rows), cols(a.cols) {}
+    MatrixRef ref() const { return {reinterpret_cast<const std::byte*>(data.data()), DType::f64, rows, cols}; }
+    MatrixRef strip(std::int64_t begin, std::int64_t end) const {
+        return {reinterpret_cast<const std::byte*>(data.data() + begin * cols), DType::f64, end - begin, cols};
+    }
+};
+
+std::vector<double> lapack_values(Matrix a) {
+    std::vector<double> values(at(std::min(a.rows, a.cols))), unused(values.size());
+    const auto m = static_cast<lapack_int>(a.rows), n = static_cast<lapack_int>(a.cols);
+    EXPECT_EQ(LAPACKE_dgesvd(LAPACK_COL_MAJOR, 'N', 'N', m, n, a.data.data(), m, values.data(), nullptr, 1, nullptr, 1,
+                             unused.data()),
+              0);
+    return values;
+}
+
+/// U diag(values) V^T with orthogonal U, V from QR of random matrices.
+Matrix with_values(const std::vector<double>& values, std::int64_t rows, std::int64_t cols, unsigned seed) {
+    const auto orthonormal = [](std::int64_t m, std::int64_t n, unsigned s) {
+        Matrix q = random(m, n, s);
+        std::vector<double> tau(at(n));
+        const auto lm = static_cast<lapack_int>(m), ln = static_cast<lapack_int>(n);
+        LAPACKE_dgeqrf(LAPACK_COL_MAJOR, lm, ln, q.data.data(), lm, tau.data());
+        LAPACKE_dorgqr(LAPACK_COL_MAJOR, lm, ln, ln, q.data.data(), lm, tau.data());
+        return q;
+    };
+    const auto k = std::ssize(values);
+    Matrix u = orthonormal(rows, k, seed);
+    const Matrix v = orthonormal(cols, k, seed + 1);
+    for (std::int64_t j = 0; j < k; ++j) {
+        for (std::int64_t i = 0; i < rows; ++i) u(i, j) *= values[at(j)];
+    }
+    return u * transposed(v);
+}
+
+class MatricesVerbs : public ::testing::Test {
+protected:
+    std::unique_ptr<Backend> backend_ = make_cpu_backend(2, processor_isa());
+    Matrices& matrices_ = backend_->matrices();
+
+    SingularValues gram(const Matrix& a) {
+        const Stored stored(a);
+        const MatrixRef ref = stored.ref();
+        return matrices_.gram_singular_values({&ref, 1})[0];
+    }
+    SingularValues direct(const Matrix& a) {
+        const Stored stored(a);
+        const MatrixRef ref = stored.ref();
+        return matrices_.direct_singular_values({&ref, 1})[0];
+    }
+};
+
+void expect_within(const SingularValues& found, const std::vector<double>& expected) {
+    ASSERT_EQ(found.values.size(), expected.size());
+    const double rounding = 8 * eps * expected[0] * static_cast<double>(expected.size());  // LAPACK's own
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+        const double s = found.values[i], true_s = expected[i];
+        if (i > 0) {
+            EXPECT_LE(s, found.values[i - 1]);
+        }
+        EXPECT_LE(std::abs(s * s - true_s * true_s),
+                  found.square_error + (found.error + rounding) * (s + true_s + found.error + rounding))
+            << i;
+    }
+}
+
+TEST_F(MatricesVerbs, both_ways_agree_with_an_svd_within_what_they_promise) {
+    for (const auto& [rows, cols] : std::vector<std::pair<std::int64_t, std::int64_t>>{
+             {1, 1}, {1, 300}, {300, 1}, {7, 7}, {40, 300}, {300, 40}, {257, 256}, {64, 513}}) {
+        SCOPED_TRACE(testing::Message() << rows << " x " << cols);
+        const Matrix a = random(rows, cols, 3);
+        const auto expected = lapack_values(a);
+        expect_within(gram(a), expected);
+        expect_within(direct(a), expected);
+        EXPECT_NEAR(gram(a).values[0], expected[0], 1e-13 * expected[0]);
+        for (std::size_t i = 0; i < expected.size(); ++i)
+            EXPECT_NEAR(direct(a).values[i], expected[i], 1e-13 * expected[0]);
+    }
+}
+
+TEST_F(MatricesVerbs, a_matrix_that_is_reduced_in_two_stages_agrees_with_an_svd) {
+    const Matrix a = random(1600, 1700, 5);
+    const auto expected = lapack_values(a);
+    const SingularValues found = gram(a);
+    expect_within(found, expected);
+    for (std::size_t i = 0; i < expected.size(); ++i) EXPECT_NEAR(found.values[i], expected[i], 1e-12 * expected[0]);
+}
+
+struct Hostile {
+    const char* name;
+    Matrix matrix;
+};
+
+std::vector<Hostile> hostile_matrices() {
+    Matrix hilbert(40, 40), outlier = random(60, 150, 7), deficient(50, 70);
+    for (std::int64_t i = 0; i < 40; ++i) {
+        for (std::int64_t j = 0; j < 40; ++j) hilbert(i, j) = 1.0 / static_cast<double>(i + j + 1);
+    }
+    outlier(3, 5) = 1e6;
+    for (std::int64_t i = 0; i < 50; ++i) {
+        for (std::int64_t j = 0; j < 70; ++j) deficient(i, j) = static_cast<double>((i % 5) * (j % 7) + (i % 3));
+    }
+    std::vector<double> power;
+    for (int i = 1; i <= 64; ++i) power.push_back(std::pow(i, -3));
+    return {{"Hilbert", hilbert},           {"one outlier", outlier},     {"rank 3", deficient},
+            {"zero", Matrix(20, 30)},       {"a row", random(1, 500, 8)}, {"powers", with_values(power, 64, 100, 9)},
+            {"a column", random(80, 1, 10)}};
+}
+
+TEST_F(MatricesVerbs, hostile_spectra_are_within_their_bounds_and_the_effective_rank_is_right_or_in_doubt) {
+    for (const Hostile& hostile : hostile_matrices()) {
+        SCOPED_TRACE(hostile.name);
+        const auto expected = lapack_values(hostile.matrix);
+        const double rank = expected[0] > 0 ? ranks_of(expected).eff_rank : 0;
+        for (const SingularValues& found : {gram(hostile.matrix), direct(hostile.matrix)}) {
+            expect_within(found, expected);
+            if (expected[0] == 0) continue;
+            EXPECT_LE(std::abs(ranks_of(found.values).eff_rank - rank), rank * (doubt_of(found).eff_rank + 1e-12));
+        }
+        const SingularValues best = direct(hostile.matrix);
+        EXPECT_LT(doubt_of(best).eff_rank, 1e-8);
+        if (expected[0] > 0) {
+            EXPECT_NEAR(ranks_of(best.values).eff_rank, rank, 1e-9 * rank);
+        }
+    }
+}
+
+TEST_F(MatricesVerbs, numbers_whose_squares_leave_the_range_of_doubles_are_done_directly) {
+    for (const double scale : {0x1p600, 0x1p-600, 0x1p-1000}) {
+        Matrix a = random(30, 50, 11);
+        const auto expected = lapack_values(a);
+        for (double& x : a.data) x *= scale;
+        const SingularValues found = gram(a);
+        EXPECT_EQ(found.square_error, 0);
+        for (std::size_t i = 0; i < expected.size(); ++i)
+            EXPECT_NEAR(found.values[i] / scale, expected[i], 1e-13 * expected[0]);
+    }
+}
+
+TEST_F(MatricesVerbs, NaN_and_infinity_are_refused) {
+    for (const double bad : {std::nan(""), HUGE_VAL, -HUGE_VAL}) {
+        Matrix a = random(5, 9, 12);
+        a(4, 8) = bad;
+        EXPECT_TRUE(test::says(test::error_of([&] { (void)gram(a); }, ExitCode::numerics), "5 x 9", "NaN"));
+        EXPECT_TRUE(test::says(test::error_of([&] { (void)direct(a); }, ExitCode::numerics), "5 x 9", "NaN"));
+        const Stored stored(a);
+        Matrix sums(9, 9);
+        matrices_.add_gram(stored.ref(), true, sums.data.data());
+        const auto values = [&] { (void)matrices_.singular_values_of_gram(sums.data.data(), {5, 9}); };
+        EXPECT_TRUE(test::says(test::error_of(values, ExitCode::numerics), "5 x 9", "NaN"));
+    }
+}
+
+TEST_F(MatricesVerbs, a_matrix_has_the_same_bits_whatever_is_beside_it_and_on_any_number_of_threads) {
+    std::vector<Stored> stored;
+    std::vector<MatrixRef> refs;
+    for (const std::int64_t n : {30, 90, 60, 90}) stored.emplace_back(random(n, 120, static_cast<unsigned>(n)));
+    for (const Stored& each : stored) refs.push_back(each.ref());
+    const auto together = matrices_.gram_singular_values(refs);
+    const auto direct_together = matrices_.direct_singular_values(refs);
+    EXPECT_EQ(together[1].values, together[3].values);
+    for (const int threads : {1, 3}) {
+        const auto other = make_cpu_backend(threads, processor_isa());
+        for (std::size_t i = 0; i < refs.size(); ++i) {
+            EXPECT_EQ(other->matrices().gram_singular_values({&refs[i], 1})[0].values, together[i].values);
+            EXPECT_EQ(other->matrices().direct_singular_values({&refs[i], 1})[0].values, direct_together[i].values);
+        }
+    }
+}
+
+SingularValues by_strips(Backend& backend, const Stored& stored, std::int64_t rows) {
+    Matrices& matrices = backend.matrices();
+    const Buffer memory = matrices.allocate(8 * stored.cols * stored.cols);
+    for (std::int64_t begin = 0; begin < stored.rows; begin += rows) {
+        matrices.add_gram(stored.strip(begin, std::min(begin + rows, stored.rows)), begin == 0, memory.as<double>());
+    }
+    return matrices.singular_values_of_gram(memory.as<double>(), {stored.rows, stored.cols});
+}
+
+TEST_F(MatricesVerbs, strips_of_rows_add_up_to_the_matrix_to_the_same_bits_on_any_number_of_threads) {
+    const auto other = make_cpu_backend(3, processor_isa());
+    for (const std::int64_t cols : {40, 700}) {  // one tile, and three
+        const Matrix a = random(1000, cols, 13);
+        const Stored stored(a);
+        const SingularValues found = by_strips(*backend_, stored, 300);
+        expect_within(found, lapack_values(a));
+        EXPECT_EQ(by_strips(*other, stored, 300).values, found.values);
+    }
+    const Matrix wide = random(20, 50, 14);  // fewer rows than columns: the rest of the Gram matrix's values are zeros
+    expect_within(by_strips(*backend_, Stored(wide), 8), lapack_values(wide));
+}
+
+TEST_F(MatricesVerbs, OpenBLAS_and_tiles_of_AVX_512_add_up_the_same_sums) {
+    cpu::CpuMatrices library(backend_->workers(), Isa::portable);
+    for (const auto& [rows, cols] : std::vector<std::pair<std::int64_t, std::int64_t>>{
+             {1, 300}, {23, 25}, {24, 600}, {600, 49}, {520, 530}, {1000, 497}}) {
+        const Matrix a = random(rows, cols, 17);
+        const Stored stored(a);
+        const MatrixRef ref = stored.ref();
+        const auto expected = lapack_values(a);
+        expect_within(library.gram_singular_values({&ref, 1})[0], expected);
+        expect_within(matrices_.gram_singular_values({&ref, 1})[0], expected);
+        for (Matrices* matrices : {static_cast<Matrices*>(&library), &matrices_}) {
+            Matrix sums(cols, cols);
+            matrices->add_gram(ref, true, sums.data.data());
+            for (std::int64_t j = 0; j < cols; j += 7) {
+                for (std::int64_t i = j; i < cols; i += 5) {
+                    double product = 0;
+                    for (std::int64_t k = 0; k < rows; ++k) product += a(k, i) * a(k, j);
+                    ASSERT_NEAR(sums(i, j), product, 1e-13 * static_cast<double>(rows + 10)) << i << ", " << j;
+                }
+            }
+        }
+    }
+}
+
+TEST_F(MatricesVerbs, stored_types_are_widened_exactly) {
+    const Matrix a = random(12, 20, 15);
+    std::vector<float> single(a.data.size());
+    std::vector<std::uint16_t> half(a.data.size());
+    Matrix narrowed(12, 20);
+    for (std::int64_t i = 0; i < 12; ++i) {
+        for (std::int64_t j = 0; j < 20; ++j) {
+            std::uint32_t bits = 0;
+            single[at(i * 20 + j)] = static_cast<float>(a(i, j));
+            std::memcpy(&bits, &single[at(i * 20 + j)], 4);
+            bits &= 0xffff0000U;
+            half[at(i * 20 + j)] = static_cast<std::uint16_t>(bits >> 16);
+            std::memcpy(&single[at(i * 20 + j)], &bits, 4);
+            narrowed(i, j) = single[at(i * 20 + j)];
+        }
+    }
+    const MatrixRef refs[] = {{reinterpret_cast<const std::byte*>(half.data()), DType::bf16, 12, 20},
+                              {reinterpret_cast<const std::byte*>(single.data()), DType::f32, 12, 20}};
+    for (const SingularValues& found : matrices_.gram_singular_values(refs))
+        EXPECT_EQ(found.values, gram(narrowed).values);
+}
+
+TEST_F(MatricesVerbs, what_does_not_fit_is_refused) {
+    const Stored stored(random(3, 4, 16));
+    const MatrixRef none{nullptr, DType::f64, 3, 4};
+    const MatrixRef flat{stored.ref().data, DType::f64, 0, 4};
+    const MatrixRef whole{stored.ref().data, DType::i8, 3, 4};
+    double gram[16];
+    for (const MatrixRef& wrong : {none, flat, whole}) {
+        EXPECT_THROW((void)matrices_.gram_singular_values({&wrong, 1}), Error);
+        EXPECT_THROW((void)matrices_.direct_singular_values({&wrong, 1}), Error);
+        EXPECT_THROW(matrices_.add_gram(wrong, true, gram), Error);
+    }
+    EXPECT_THROW(matrices_.add_gram(stored.ref(), true, nullptr), Error);
+    EXPECT_THROW((void)matrices_.singular_values_of_gram(nullptr, {3, 4}), Error);
+    EXPECT_THROW((void)matrices_.singular_values_of_gram(gram, {0, 4}), Error);
+    EXPECT_TRUE(matrices_.gram_singular_values({}).empty());
+}
+
+TEST_F(MatricesVerbs, scratch_grows_with_the_threads_that_have_work) {
+    const std::vector<MatrixSize> one{{1024, 1024}}, three{{1024, 1024}, {1024, 1024}, {64, 64}};
+    const std::int64_t alone = matrices_.scratch(one).backend;
+    EXPECT_GE(alone, 8 * 1024 * 1024);
+    EXPECT_LE(alone, 16 * 1024 * 1024);
+    EXPECT_EQ(matrices_.scratch(three).backend, 2 * alone) << "two threads, two matrices at a time";
+    EXPECT_GE(matrices_.strip_scratch({4096, 1024}).backend, 8 * 1024 * 1024);
+}
+
+}  // namespace
+}  // namespace geom
