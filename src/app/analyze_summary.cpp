@@ -118,10 +118,10 @@ private:
         const char* path = "analysis/mean_cos_to_anchor_others_matched";
         say(fmt::format("With every head matched with the one most like it: {}, {:.4f}.", verdict, view_.number(path)));
         add_verdict("verdict on matched heads", "verdict_matched");
-        add_number(fmt::format("matched heads, mean cosine with layer {}", anchor_label()), path, {0.0, {}});
-        add_number("matched heads of any two layers, mean |cosine|", "match/mean_matched_cos",
+        add_number(fmt::format("matched heads: cosine with layer {}", anchor_label()), path, {0.0, {}});
+        add_number("matched heads: mean |cosine|", "match/mean_matched_cos",
                    {view_.number("match/mean_matched_null"), {}});
-        add_number("share matched with another head", "match/share_moved");
+        add_number("matched with another head", "match/share_moved");
     }
 
     void add_directions() {
