@@ -72,10 +72,11 @@ private:
     void say_verdict(double sd) {
         const double mean = view_.number("analysis/mean_cos_to_anchor_others");
         const std::string verdict = view_.word("verdict");
+        if (verdict.empty()) return say("No verdict: operators are zero.");
         say(fmt::format(
             "{}: the QK operators of other layers have a mean cosine of {:.4f} with those of layer {}, same "
             "head; by chance 0 +- {:.1e}. (STRONG > 0.9, MEDIUM > 0.5, WEAK > 0.1, else REJECTED.)",
-            verdict.empty() ? "No verdict" : verdict, mean, anchor_label(), sd));
+            verdict, mean, anchor_label(), sd));
     }
 
     void add_any_anchor(const Chance& chance) {
@@ -117,10 +118,10 @@ private:
         const char* path = "analysis/mean_cos_to_anchor_others_matched";
         say(fmt::format("With every head matched with the one most like it: {}, {:.4f}.", verdict, view_.number(path)));
         add_verdict("verdict on matched heads", "verdict_matched");
-        add_number(fmt::format("matched heads, mean cosine with layer {}", anchor_label()), path, {0.0, {}});
-        add_number("matched heads of any two layers, mean |cosine|", "match/mean_matched_cos",
+        add_number(fmt::format("matched heads: cosine with layer {}", anchor_label()), path, {0.0, {}});
+        add_number("matched heads: mean |cosine|", "match/mean_matched_cos",
                    {view_.number("match/mean_matched_null"), {}});
-        add_number("share matched with another head", "match/share_moved");
+        add_number("matched with another head", "match/share_moved");
     }
 
     void add_directions() {

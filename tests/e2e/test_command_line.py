@@ -23,13 +23,13 @@ def test_help_mentions_every_option_command_and_exit_code_once_for_all_ranks(tmp
     assert finished.returncode == 0 and finished.stderr == ""
     for option in OPTIONS.split():
         assert re.search(rf"(^|[\s,]){re.escape(option)}\b", finished.stdout), option
-    for word in ["info", "synth", "gram", "Exit codes", "hub id", "synth:SHAPE"]:
+    for word in ["info", "analyze", "synth", "gram", "Exit codes", "hub id", "synth:SHAPE"]:
         assert word in finished.stdout
     assert finished.stdout.count("Exit codes") == 1
 
 
 def test_every_command_has_help(tmp_path):
-    for command in ["info", "synth"]:
+    for command in ["info", "analyze", "synth"]:
         finished = run(command, "--help", folder=tmp_path)
         assert finished.returncode == 0 and finished.stdout
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from conftest import GOLDEN, golden, operator_norms, read_config, run
 
 h5py = pytest.importorskip("h5py")

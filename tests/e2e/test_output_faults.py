@@ -49,7 +49,7 @@ def undisturbed(tmp_path_factory):
     return datasets(folder / "r.h5")
 
 
-# --- every call ---------------------------------------------------------------------------------------------------------
+# --- every call -------------------------------------------------------------------------------------------------------
 
 
 def faulty_run(folder, ranks, at=-1, rank=0, kind="EIO", log=None):
@@ -102,7 +102,7 @@ def test_a_run_of_which_any_call_that_writes_fails_is_right_or_an_error(calls, u
     print(f"{kind}, {ranks} ranks: {len(chosen)} calls; by exit code {outcomes}")
 
 
-# --- file systems that fill up ------------------------------------------------------------------------------------------
+# --- file systems that fill up ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -162,14 +162,14 @@ def test_a_folder_for_temporary_files_that_fills_up_does_no_harm(tmp_path, undis
         subprocess.run(["umount", "-l", str(small)], capture_output=True)
 
 
-# --- the name -----------------------------------------------------------------------------------------------------------
+# --- the name ---------------------------------------------------------------------------------------------------------
 
 
-def stopped_run(folder, place, *arguments, environment={}):
+def stopped_run(folder, place, *arguments, environment=None):
     process = subprocess.Popen(
         [str(PROGRAM), "--model", MODEL, "-o", "r.h5", *arguments],
         cwd=folder,
-        env={**ENVIRONMENT, "GEOM_MPI_FAULT": f"stop:{place}", **environment},
+        env={**ENVIRONMENT, "GEOM_MPI_FAULT": f"stop:{place}", **(environment or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -273,7 +273,7 @@ def test_an_output_that_is_full_ends_with_5(tmp_path, arguments):
     assert finished.returncode == OUTPUT, finished.stderr
 
 
-# --- the journal --------------------------------------------------------------------------------------------------------
+# --- the journal ------------------------------------------------------------------------------------------------------
 
 
 def killed_run(folder):
@@ -315,7 +315,7 @@ def test_a_pipe_in_the_journals_folder_holds_nothing_up(tmp_path, undisturbed):
         assert datasets(tmp_path / "r.h5") == undisturbed
 
 
-# --- what a process is refused, or waits for ----------------------------------------------------------------------------
+# --- what a process is refused, or waits for --------------------------------------------------------------------------
 
 
 def test_a_rank_that_stands_still_before_mpi_starts_does_not_outlive_the_deadline(tmp_path):
