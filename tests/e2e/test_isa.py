@@ -1,4 +1,4 @@
-"""gram with every instruction set that this processor has: right, the same bits however the work is divided, and said."""
+"""gram with every instruction set that this processor has: right, the same bits however work is divided, and said."""
 
 import numpy as np
 import pytest
