@@ -86,7 +86,7 @@ void declare(Survey& survey) {
 
 OpenedCheckpoint open_checkpoint(const RunOptions& options) {
     OpenedCheckpoint opened{Checkpoint::open(options.model, options.revision, options.family), {}};
-    if (!options.dry_run) opened.fingerprint = fingerprint_of(opened.checkpoint);
+    if (!options.dry_run || options.add) opened.fingerprint = fingerprint_of(opened.checkpoint);
     return opened;
 }
 

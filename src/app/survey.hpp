@@ -40,7 +40,8 @@ struct OpenedCheckpoint {
     Fingerprint fingerprint;
 };
 
-/// Local; without a fingerprint for a dry run, which reads headers alone. Throws Error(usage) and Error(input).
+/// Local; without a fingerprint for a dry run, which reads headers alone (but for --add, which compares them). Throws
+/// Error(usage) and Error(input).
 OpenedCheckpoint open_checkpoint(const RunOptions& options);
 
 /// Local; the same on every rank when what was opened is. Throws Error(usage) and Error(input).

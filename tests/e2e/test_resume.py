@@ -75,8 +75,11 @@ def test_a_killed_gram_is_taken_up_by_a_run_of_more_measures(ranks, others, tmp_
     assert "going on from the journal: 8 units are done" in finished.stderr
     assert datasets(tmp_path / "r.h5") == in_one_run("gram,heads")
     assert listing(tmp_path) == ["about.json", "r.h5"]
-    digest = "8 units came from the journal"
-    assert digest in attributes(tmp_path / "r.h5")["weights_digest_missing"]
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    start(whole, "gram,heads")
+    digests = [attributes(folder / "r.h5")["weights_digest"] for folder in (tmp_path, whole)]
+    assert digests[0] == digests[1], "of all that was read, before and after"
 
 
 def test_of_two_measures_the_one_that_is_done_is_not_computed_again(tmp_path, in_one_run):
@@ -189,7 +192,9 @@ def test_adding_to_nothing_and_to_something_else_is_an_error_of_the_input(tmp_pa
 
 def test_a_dry_run_of_an_addition_counts_what_is_missing_alone(tmp_path):
     assert start(tmp_path, "heads").returncode == 0
-    plan = start(tmp_path, "gram,heads", "--add", "--dry-run").stdout
+    finished = start(tmp_path, "gram,heads", "--add", "--dry-run")
+    assert finished.returncode == 0, finished.stderr
+    plan = finished.stdout
     predicted = next(line for line in plan.splitlines() if "predicted" in line)
     assert "gram" in predicted and "heads" not in predicted
 

@@ -139,7 +139,7 @@ def test_a_measure_by_itself_gives_the_bits_it_gives_among_others(measure, ranks
 
 
 def test_real_measures_do_not_mind_fakes_beside_them(runs, fake_runs):
-    alone = runs(golden("qwen3-tiny"), "--backend", "cpu", ranks=2).datasets()
+    alone = runs(golden("qwen3-tiny"), "-m", "gram,heads", "--backend", "cpu", ranks=2).datasets()
     among = fake_runs(golden("qwen3-tiny"), ranks=3).datasets()
     assert {path: among[path] for path in alone} == alone
 
