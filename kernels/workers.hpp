@@ -14,7 +14,8 @@ namespace geom {
 
 class Workers {
 public:
-    /// Starts `threads` >= 1 threads. Libraries called on them (OpenBLAS, oneDNN) are held to one thread each.
+    /// Starts `threads` >= 1 threads; throws Error(usage) when the system gives fewer. Libraries called on them
+    /// (OpenBLAS, oneDNN) are held to one thread each.
     explicit Workers(int threads);
     ~Workers();
     Workers(const Workers&) = delete;
@@ -45,6 +46,7 @@ public:
 
 private:
     void run(int worker);
+    void stop() noexcept;
 
     std::vector<std::thread> threads_;
     std::function<void()> idle_;

@@ -2,7 +2,11 @@
 
 #include <fmt/format.h>
 #include <mpi.h>
+#include <unistd.h>
 
+#include <algorithm>
+#include <cmath>
+#include <csignal>
 #include <cstdlib>
 #include <exception>
 #include <string>
@@ -24,9 +28,21 @@ int launched_tasks() {
     return 1;
 }
 
+// MPI's own start and end wait for all ranks without a limit of time.
+void give_up(int /*signal*/) {
+    constexpr char text[] =
+        "geom-mpi: MPI did not start, or did not end, within --deadline: some rank is lost or stopped\n";
+    [[maybe_unused]] const auto wrote = ::write(STDERR_FILENO, text, sizeof text - 1);
+    ::_exit(static_cast<int>(ExitCode::internal));
+}
+
+unsigned whole_seconds(double seconds) { return static_cast<unsigned>(std::clamp(std::ceil(seconds), 1.0, 1e9)); }
+
 }  // namespace
 
-MpiEnvironment::MpiEnvironment(int& argc, char**& argv) {
+MpiEnvironment::MpiEnvironment(int& argc, char**& argv, double deadline) : deadline_(whole_seconds(deadline)) {
+    std::signal(SIGALRM, give_up);
+    ::alarm(deadline_);
     int provided = MPI_THREAD_SINGLE;
     if (MPI_Init_thread(&argc, &argv, MPI_THREAD_FUNNELED, &provided) != MPI_SUCCESS) {
         throw Error(ExitCode::internal, "MPI could not be started");
@@ -46,8 +62,13 @@ MpiEnvironment::MpiEnvironment(int& argc, char**& argv) {
 }
 
 MpiEnvironment::~MpiEnvironment() {
-    if (std::uncaught_exceptions() == 0) MPI_Finalize();
+    if (std::uncaught_exceptions() != 0) return;
+    ::alarm(deadline_);
+    MPI_Finalize();
+    ::alarm(0);
 }
+
+void MpiEnvironment::started() noexcept { ::alarm(0); }
 
 std::string MpiEnvironment::library() {
     char text[MPI_MAX_LIBRARY_VERSION_STRING] = {};

@@ -3,7 +3,8 @@
 // tiles, and all pairs of heads; a thread takes whole tasks:
 //
 //        l' -> | 0 1 2 | 3 4 5 | 6 7 8 | ...      right_layers: prepared (transposed or widened) once for the task
-//     l   0..7 |   T   |   T   |   T   | ...      left_layers: how often a prepared right-hand chunk is used
+//     l   0..7 |   T   |   T   |   T   | ...      left_layers: how often a prepared right-hand chunk is used; fewer
+//              |       |       |       |          where threads would be idle
 //     |  8..15 |       |       |       | ...
 //
 // A head with itself needs the tiles on and above the diagonal alone; where all pairs are such (gram), rectangles below
@@ -58,14 +59,22 @@ struct Task {
     Range left, right;  // layers
 };
 
-std::vector<Task> tasks_of(const Job& job) {
-    const std::int64_t wide = right_layers(job.format.head_dim), high = left_layers(job.format.head_dim);
+std::vector<Task> tasks_of(const Job& job, std::int64_t high) {
+    const std::int64_t wide = right_layers(job.format.head_dim);
     std::vector<Task> tasks;
     for (std::int64_t r = 0; r < job.right.layers; r += wide) {
         const Range right{r, std::min(job.right.layers, r + wide)};
         const std::int64_t bottom = job.upper_half() ? right.end : job.left.layers;
         for (std::int64_t l = 0; l < bottom; l += high) tasks.push_back({{l, std::min(bottom, l + high)}, right});
     }
+    return tasks;
+}
+
+// Of fewer left layers where there would be less than a few tasks for each thread.
+std::vector<Task> tasks_for(const Job& job, int threads) {
+    std::int64_t high = left_layers(job.format.head_dim);
+    std::vector<Task> tasks = tasks_of(job, high);
+    while (high > 1 && std::ssize(tasks) < std::int64_t{4} * threads) tasks = tasks_of(job, high /= 2);
     return tasks;
 }
 
@@ -169,7 +178,7 @@ private:
 
 template <class Products>
 void run_tasks(const Job& job, Workers& workers) {
-    const std::vector<Task> tasks = tasks_of(job);
+    const std::vector<Task> tasks = tasks_for(job, workers.size());
     // One job a thread, so that scratch and the thread's tile unit are set up once; jobs draw tasks from one counter.
     std::atomic<std::int64_t> next{0};
     workers.for_each(workers.size(), [&](std::int64_t, int) {

@@ -1,9 +1,11 @@
 #include "kernels/workers.hpp"
 
 #include <cblas.h>
+#include <fmt/format.h>
 #include <omp.h>
 
 #include <chrono>
+#include <system_error>
 #include <utility>
 
 #include "core/error.hpp"
@@ -12,10 +14,21 @@ namespace geom {
 
 Workers::Workers(int threads) {
     openblas_set_num_threads(1);
-    for (int t = 0; t < threads; ++t) threads_.emplace_back([this, t] { run(t); });
+    try {
+        for (int t = 0; t < threads; ++t) threads_.emplace_back([this, t] { run(t); });
+    } catch (const std::system_error& error) {
+        const auto started = threads_.size();
+        stop();
+        throw Error(ExitCode::usage,
+                    fmt::format("only {} of {} threads could be started: {}; give fewer with --threads, or raise the "
+                                "limit on processes (ulimit -u)",
+                                started, threads, error.what()));
+    }
 }
 
-Workers::~Workers() {
+Workers::~Workers() { stop(); }
+
+void Workers::stop() noexcept {
     {
         const std::lock_guard lock(mutex_);
         quit_ = true;

@@ -53,7 +53,7 @@ std::string describe_model(const Checkpoint& checkpoint) {
                         static_cast<double>(checkpoint.parameters()) * 1e-9,
                         name_of(checkpoint.weight(WeightFamily::q_proj, 0).dtype));
     std::int64_t bytes = 0;
-    for (const std::int64_t size : checkpoint.file_bytes()) bytes += size;
+    for (const FileStamp& stamp : checkpoint.stamps()) bytes += stamp.bytes;
     if (bytes > 0)
         text += fmt::format(", {} in {} file{}", readable_bytes(static_cast<double>(bytes)), checkpoint.files().size(),
                             checkpoint.files().size() == 1 ? "" : "s");

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <sched.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -85,6 +86,21 @@ std::int64_t resident_bytes() { return proc_bytes("/proc/self/status", "VmRSS");
 
 bool Machine::every_rank_has_gpu() const noexcept {
     return !gpu_ids.empty() && std::find(gpu_ids.begin(), gpu_ids.end(), std::string()) == gpu_ids.end();
+}
+
+void check_address_space(int threads) {
+    // Of a thread: what OpenBLAS maps for its packed blocks, an arena of malloc, a stack. OpenBLAS asks again without
+    // end when it is refused.
+    constexpr std::int64_t of_thread = (std::int64_t{128} + 64 + 8) << 20;
+    struct rlimit limit {};
+    if (::getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return;
+    const std::int64_t left = static_cast<std::int64_t>(limit.rlim_cur) - proc_bytes("/proc/self/status", "VmSize");
+    if (left >= threads * of_thread) return;
+    throw Error(
+        ExitCode::usage,
+        fmt::format("{} threads take up to {} bytes of address space, and the limit (ulimit -v) leaves {}: raise "
+                    "it, or give fewer with --threads",
+                    threads, threads * of_thread, std::max<std::int64_t>(0, left)));
 }
 
 Machine inspect_machine(const MachineRequest& request, const Communicator& communicator) {

@@ -44,4 +44,8 @@ Machine inspect_machine(const MachineRequest& request, const Communicator& commu
 std::int64_t peak_resident_bytes();
 std::int64_t resident_bytes();
 
+/// Throws Error(usage) when a limit on the process's address space leaves too little for the libraries of so many
+/// threads.
+void check_address_space(int threads);
+
 }  // namespace geom

@@ -201,11 +201,12 @@ Options parse_options(int argc, const char* const* argv) {
         options.command = Command::nothing;
         options.exit_code = good ? 0 : static_cast<int>(ExitCode::usage);
         options.message =
-            good ? out.str() : fmt::format("geom-mpi: error: {}; geom-mpi --help lists all options\n", error.what());
+            good ? out.str()
+                 : fmt::format("geom-mpi: error: {:.1500}; geom-mpi --help lists all options\n", error.what());
     } catch (const Error& error) {
         options.command = Command::nothing;
         options.exit_code = static_cast<int>(error.code());
-        options.message = fmt::format("geom-mpi: error: {}\n", error.what());
+        options.message = fmt::format("geom-mpi: error: {:.1900}\n", error.what());
     }
     return options;
 }

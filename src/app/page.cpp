@@ -4,7 +4,9 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
@@ -108,20 +110,33 @@ private:
     ResultReader file_;
 };
 
+void print_out(const std::string& text, const char* what) {
+    if (std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0) return;
+    const int reason = errno;
+    throw Error(ExitCode::output, fmt::format("{} cannot be written to the standard output: {}; the result is there",
+                                              what, std::strerror(reason)));
+}
+
 }  // namespace
 
 void print_summary(const std::filesystem::path& file, const std::string& json) {
-    const Summary summary(file);
-    const bool json_to_stdout = json == "-";
-    fmt::print(json_to_stdout ? stderr : stdout, "{}", summary.page());
-    if (json.empty()) return;
-    const std::string text = summary.object().dump(2);
-    if (json_to_stdout) {
-        fmt::print("{}\n", text);
+    std::string page, object;
+    try {
+        const Summary summary(file);
+        page = summary.page();
+        if (!json.empty()) object = summary.object().dump(2) + "\n";
+    } catch (const Error& error) {  // the result is this run's own
+        throw Error(ExitCode::output, error.what());
+    }
+    if (json == "-") {
+        std::fwrite(page.data(), 1, page.size(), stderr);
+        print_out(object, "the JSON object");
         return;
     }
+    print_out(page, "the summary");
+    if (json.empty()) return;
     std::ofstream out(json);
-    out << text << "\n";
+    out << object;
     if (!out.flush()) throw Error(ExitCode::output, fmt::format("{}: the JSON object cannot be written", json));
 }
 

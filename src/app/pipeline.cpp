@@ -15,22 +15,43 @@
 #include "app/schedule.hpp"
 #include "app/survey.hpp"
 #include "core/error.hpp"
+#include "core/host_name.hpp"
 #include "core/progress.hpp"
 #include "mpi/agreement.hpp"
 #include "mpi/environment.hpp"
 #include "output/hdf5_file.hpp"
+#include "output/output_path.hpp"
 #include "output/result_file.hpp"
 
 namespace geom {
 
 namespace {
 
+// All ranks opened the same one: a name may lead to different files on different nodes.
+OpenedCheckpoint agreed_checkpoint(const RunOptions& options, const Communicator& communicator) {
+    std::optional<OpenedCheckpoint> opened;
+    agree_on(communicator, [&] { opened = open_checkpoint(options); });
+    const std::string& mine = opened->fingerprint.contents;
+    const std::string first = communicator.broadcast(mine, 0), first_host = communicator.broadcast(host_name(), 0);
+    agree_on(communicator, [&] {
+        const auto [there, here] = difference_of(first, mine);
+        if (there == here) return;
+        throw Error(ExitCode::input,
+                    fmt::format("{}: not the same checkpoint on all ranks: '{}' for rank 0 on {}, '{}' for rank {} on "
+                                "{}; every node needs the same files (and the same refs in its cache)",
+                                options.model, there, first_host, here, communicator.rank(), host_name()));
+    });
+    opened->fingerprint.digest = communicator.broadcast(opened->fingerprint.digest, 0);
+    return std::move(*opened);
+}
+
 Survey agreed_survey(const RunOptions& options, const Communicator& communicator) {
     const Machine machine =
         inspect_machine({options.threads, options.memory_budget, options.backend != "cpu"}, communicator);
+    OpenedCheckpoint opened = agreed_checkpoint(options, communicator);
     std::optional<Survey> survey;
     agree_on(communicator, [&] {
-        survey = make_survey(options, machine);
+        survey = make_survey(options, machine, std::move(opened));
         if (options.add) add_to_result(*survey);
     });
     return std::move(*survey);
@@ -49,7 +70,7 @@ std::vector<std::string> library_versions(const Survey& survey, const std::strin
     return versions;
 }
 
-RunRecord record_of(const Survey& survey, const Plan& plan, const Schedule& schedule, std::size_t resumed,
+RunRecord record_of(const Survey& survey, const Plan& plan, const Schedule& schedule, const Recorder& recorder,
                     const std::string& command_line, const Communicator& communicator) {
     const Checkpoint& checkpoint = survey.checkpoint;
     const Reader& reader = schedule.reader();
@@ -70,6 +91,7 @@ RunRecord record_of(const Survey& survey, const Plan& plan, const Schedule& sche
     run.layers = survey.layers;
     run.measures = measures_in_file(survey);
     for (const Measure* measure : survey.copied) run.copied_measures.emplace_back(measure->name);
+    run.fingerprint = survey.fingerprint;
     run.identity = survey.run.identity;
     run.backend = survey.backend->name();
     run.path = survey.format.path;
@@ -84,8 +106,7 @@ RunRecord record_of(const Survey& survey, const Plan& plan, const Schedule& sche
     run.planned_bytes = plan.peak_bytes();
     run.planned_device_bytes = plan.peak_device_bytes();
     run.bytes_read = communicator.all_reduce_sum(reader.bytes_read());
-    run.digest = static_cast<std::uint64_t>(communicator.all_reduce_sum(static_cast<std::int64_t>(reader.digest())));
-    run.resumed_units = static_cast<std::int64_t>(resumed);
+    run.digest = recorder.weights_digest();
     return run;
 }
 
@@ -110,6 +131,27 @@ bool finished_before(const RunOptions& options, const Survey& survey) {
            result.number_attribute("", "anchor") == static_cast<double>(options.anchor);
 }
 
+void check_side_outputs(const RunOptions& options, const std::filesystem::path& file) {
+    if (options.json.empty() || options.json == "-") return;
+    if (same_file(options.json, file))
+        throw Error(ExitCode::usage, fmt::format("--json {}: the result itself has that name", options.json));
+    check_side_output(options.json);
+}
+
+// Of a run that was killed between the result's rename and this.
+void remove_finished_journal(const Survey& survey, const Communicator& communicator) {
+    const bool there = std::filesystem::exists(journal_folder(survey.run.file));
+    if (communicator.broadcast(there ? "there" : "", 0).empty()) return;
+    try {
+        std::optional<OutputLock> lock;
+        agree_on(communicator, [&] {
+            if (communicator.rank() == 0) lock.emplace(survey.run.file);
+        });
+        Recorder(survey.run, communicator, false).remove();
+    } catch (const AgreedError&) {  // of another run, or not to be deleted: it stays
+    }
+}
+
 // Said before a run begins that will take long. Only then is the machine probed: a run that could end within the hour
 // on a machine of a GFLOP a second is not.
 void warn_of_long_run(const Survey& survey, const Plan& plan, const Communicator& communicator, Progress& progress) {
@@ -132,18 +174,28 @@ void run_pipeline(const RunOptions& options, const std::string& command_line, co
     Progress progress(options.quiet || communicator.rank() != 0);
     const Survey survey = agreed_survey(options, communicator);
     if (const std::string left_idle = idle_gpus(survey); !left_idle.empty()) progress.note(left_idle);
+    const bool overwrite = options.overwrite || options.add;
+    std::optional<OutputLock> lock;
     bool finished = false;
     agree_on(communicator, [&] {
+        check_side_outputs(options, survey.run.file);
         finished = finished_before(options, survey);
-        if (!finished) check_output(survey.run.file, options.overwrite || options.add);
-        if (!options.json.empty() && options.json != "-") check_output(options.json, true);
+        if (!finished) check_output(survey.run.file, overwrite);
+    });
+    agree_on(communicator, [&] {
+        if (communicator.rank() != 0 || finished) return;
+        lock.emplace(survey.run.file);
+        check_output(survey.run.file, overwrite);  // the lock's last holder may have written it meanwhile
+        remove_abandoned(survey.run.file);
     });
     if (finished) {
+        remove_finished_journal(survey, communicator);
         if (communicator.rank() == 0) fmt::print("{}: complete already\n", survey.run.file.string());
         return;
     }
     Recorder recorder(survey.run, communicator, options.fresh);
     const Plan plan = agreed_plan(survey, recorder.done(), communicator);
+    if (!recorder.damage().empty()) progress.note("geom-mpi: the journal is damaged: " + recorder.damage());
     if (!recorder.done().empty())
         progress.note(fmt::format("geom-mpi: going on from the journal: {} units are done", recorder.done().size()));
     if (recorder.left_alone() > 0)
@@ -157,10 +209,13 @@ void run_pipeline(const RunOptions& options, const std::string& command_line, co
         Schedule schedule(survey, plan, recorder, communicator, phases, progress);
         phases.started();
         schedule.run();
-        run = record_of(survey, plan, schedule, recorder.done().size(), command_line, communicator);
-        publish(survey, run, recorder, communicator, phases);
+        run = record_of(survey, plan, schedule, recorder, command_line, communicator);
+        publish(survey, overwrite, run, recorder, communicator, phases);
     } catch (const AgreedError&) {
-        recorder.flush();  // what is computed stays computed, whatever went wrong
+        try {
+            recorder.flush();     // what is computed stays computed, whatever went wrong
+        } catch (const Error&) {  // the first failure is the one to tell
+        }
         throw;
     }
     recorder.finish();
@@ -170,7 +225,9 @@ void run_pipeline(const RunOptions& options, const std::string& command_line, co
 }
 
 std::string dry_run(const RunOptions& options, const Communicator& communicator) {
-    const Survey survey = agreed_survey(options, communicator);
+    RunOptions nothing_computed = options;
+    nothing_computed.dry_run = true;
+    const Survey survey = agreed_survey(nothing_computed, communicator);
     const Plan plan = agreed_plan(survey, {}, communicator);
     const MachineRates rates = probe(*survey.backend, survey.format, communicator);
     return describe_model(survey.checkpoint) + describe_plan(survey, plan, rates);

@@ -1,6 +1,8 @@
 #include "app/publish.hpp"
 
+#include <algorithm>
 #include <filesystem>
+#include <iterator>
 #include <vector>
 
 #include "app/failure.hpp"
@@ -8,7 +10,9 @@
 #include "core/error.hpp"
 #include "derivations/derivation.hpp"
 #include "output/assemble.hpp"
+#include "output/output_path.hpp"
 #include "output/result_file.hpp"
+#include "output/write_slabs.hpp"
 
 namespace geom {
 
@@ -16,9 +20,10 @@ namespace {
 
 class Publication {
 public:
-    Publication(const Survey& survey, RunRecord& run, Recorder& recorder, const Communicator& communicator,
-                Phases& phases)
+    Publication(const Survey& survey, bool overwrite, RunRecord& run, Recorder& recorder,
+                const Communicator& communicator, Phases& phases)
         : survey_(survey),
+          overwrite_(overwrite),
           run_(run),
           recorder_(recorder),
           communicator_(communicator),
@@ -33,18 +38,23 @@ public:
 
     void write() {
         try {
-            on_rank_0("write", [&] { create_skeleton(temporary_, schema_, root_attributes(run_)); });
+            const std::vector<Attribute> attributes = root_attributes(run_);
+            on_rank_0("write", [&] { create_skeleton(temporary_, schema_, attributes); });
             for (std::size_t v = 0; v < survey_.measured.variables.size(); ++v) write_variable(v);
             for (const Derivation& derivation : derivations()) derive(derivation);
             run_.phases = phases_.over_ranks(phase_names_, communicator_);
             run_.peak_bytes = communicator_.all_reduce_max(peak_resident_bytes());
             run_.peak_device_bytes = communicator_.all_reduce_max(peak_gpu_bytes());
             on_rank_0("write", [&] {
-                append(temporary_, schema_, run_slabs(run_, schema_), {});
-                finish(temporary_, survey_.run.file);
+                const std::vector<Slab> slabs = run_slabs(run_, schema_);
+                written(slabs);
+                append(temporary_, schema_, slabs, {complete_attribute()});
             });
+            verify_all(attributes);
+            on_rank_0("write", [&] { give_name(temporary_, survey_.run.file, overwrite_); });
         } catch (const AgreedError&) {
-            if (communicator_.rank() == 0) std::filesystem::remove(temporary_);
+            std::error_code ignored;  // what went wrong is told, whatever becomes of this
+            if (communicator_.rank() == 0) std::filesystem::remove(temporary_, ignored);
             throw;
         }
     }
@@ -60,12 +70,23 @@ private:
         return names;
     }
 
+    // What is wrong with the file in the making is no fault of the input.
     template <class F>
     void on_rank_0(const std::string& phase, F&& f) {
         if (communicator_.rank() == 0) {
-            together(phase, f);
+            together(phase, [&] { as_output_failure(f); });
         } else {
             Failure().agree(communicator_, phases_);
+        }
+    }
+
+    template <class F>
+    static void as_output_failure(F&& f) {
+        try {
+            f();
+        } catch (const Error& error) {
+            if (error.code() != ExitCode::input) throw;
+            throw Error(ExitCode::output, error.what());
         }
     }
 
@@ -75,6 +96,25 @@ private:
         Failure failure;
         phases_.time(phase, [&] { failure.keep(f); });
         failure.agree(communicator_, phases_);
+    }
+
+    void written(std::span<const Slab> slabs) {
+        std::vector<Checksum> checksums = checksums_of(schema_, slabs);
+        std::move(checksums.begin(), checksums.end(), std::back_inserter(written_));
+    }
+
+    // Each rank reads what the next one wrote: its own would come from its node's memory.
+    void verify_all(const std::vector<Attribute>& attributes) {
+        const auto size = static_cast<std::size_t>(communicator_.size()),
+                   rank = static_cast<std::size_t>(communicator_.rank());
+        std::vector<std::string> sends(size);
+        sends[(rank + size - 1) % size] = bytes_of(written_);
+        const std::vector<std::string> received = communicator_.all_to_all(sends);
+        together("write", [&] { verify(temporary_, schema_, checksums_of(received[(rank + 1) % size])); });
+        on_rank_0("write", [&] {
+            verify_structure(temporary_, schema_, attributes);
+            verify_structure(temporary_, {}, {complete_attribute()});
+        });
     }
 
     // A variable at a time, so that its numbers exist twice only while they are on their way.
@@ -88,8 +128,10 @@ private:
         if (communicator_.all_reduce_sum(static_cast<std::int64_t>(slabs.size())) == 0)
             throw Error(ExitCode::internal, path + " was not computed");
         together("write", [&] { maybe_fail("write", communicator_.rank()); });
-        together("write", [&] { write_slabs(temporary_, schema_, slabs, communicator_); });
-        together("write", [&] { verify_slabs(temporary_, schema_, slabs); });
+        together("write", [&] {
+            written(slabs);
+            write_slabs(temporary_, schema_, slabs, communicator_);
+        });
     }
 
     std::vector<Slab> computed_slabs(std::size_t computed, std::size_t v) {
@@ -120,7 +162,10 @@ private:
             if (derivation.declare(derivable_).variables.empty()) return;
             ResultEditor editor(temporary_);
             derivation.compute({editor.reader(), schema_, survey_.derivation_settings,
-                                [&](const Slab& slab) { editor.write(schema_, slab); },
+                                [&](const Slab& slab) {
+                                    editor.write(schema_, slab);
+                                    written({&slab, 1});
+                                },
                                 [&](const Attribute& attribute) { editor.set(attribute); }});
             editor.close();
             derivable_.add(derivation.declare(derivable_));
@@ -128,6 +173,7 @@ private:
     }
 
     const Survey& survey_;
+    bool overwrite_;
     RunRecord& run_;
     Recorder& recorder_;
     Communicator communicator_;
@@ -136,13 +182,14 @@ private:
     Schema derivable_;  // what is measured, and on rank 0 what is derived so far
     Schema schema_;     // of the file: what is measured, then what is derived, then /run
     std::filesystem::path temporary_;
+    std::vector<Checksum> written_;  // by this rank
 };
 
 }  // namespace
 
-void publish(const Survey& survey, RunRecord& run, Recorder& recorder, const Communicator& communicator,
+void publish(const Survey& survey, bool overwrite, RunRecord& run, Recorder& recorder, const Communicator& communicator,
              Phases& phases) {
-    Publication(survey, run, recorder, communicator, phases).write();
+    Publication(survey, overwrite, run, recorder, communicator, phases).write();
 }
 
 }  // namespace geom

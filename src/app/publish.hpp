@@ -10,8 +10,9 @@
 namespace geom {
 
 /// Collective. Completes `run` with times and memory. Numbers of measures that are not computed are taken from the
-/// result that is there. On failure nothing is left but the journal, and that result; throws AgreedError.
-void publish(const Survey& survey, RunRecord& run, Recorder& recorder, const Communicator& communicator,
+/// result that is there. A result that appears meanwhile stays unless `overwrite`. On failure nothing is left but the
+/// journal, and that result; throws AgreedError.
+void publish(const Survey& survey, bool overwrite, RunRecord& run, Recorder& recorder, const Communicator& communicator,
              Phases& phases);
 
 }  // namespace geom

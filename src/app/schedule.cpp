@@ -7,6 +7,7 @@
 #include "app/choose_backend.hpp"
 #include "app/fault.hpp"
 #include "core/error.hpp"
+#include "output/weights_digest.hpp"
 
 namespace geom {
 
@@ -35,10 +36,11 @@ Schedule::Schedule(const Survey& survey, const Plan& plan, Recorder& recorder, c
       communicator_(communicator),
       phases_(phases),
       progress_(progress),
-      reader_(survey.checkpoint.files(), Reader::threads_for(survey.checkpoint.files(), survey.machine.threads)),
+      reader_(survey.checkpoint.files(), Reader::threads_for(survey.checkpoint.files(), survey.machine.threads),
+              survey.checkpoint.stamps()),
       heartbeat_(communicator, progress, phases, [this] { return reader_.bytes_read() + survey_.backend->finished(); }),
       context_{survey.shape, survey.run.schema, *survey.backend,
-               [this](UnitResult result) { recorder_.take(std::move(result)); }} {
+               [this](UnitResult result) { record(std::move(result)); }} {
     for (const Measure* measure : survey.measures) works_.push_back(measure->start(context_));
     communicator_.set_idle([this] { heartbeat_.tick(); });
     survey_.backend->workers().set_idle([this] { heartbeat_.tick(); });
@@ -54,11 +56,71 @@ void Schedule::run() {
     for (std::int64_t pass = 0; pass < plan_.passes; ++pass) {
         HeadStore blocks(plan_, pass, communicator_.rank(), survey_.format, *survey_.backend);
         sweep(pass, blocks);
+        share_digests(pass);
         if (pass == 0) sweep_rising();
         stream_.reset();
         look_at_pairs(pass, blocks);
     }
     finish_measures();
+}
+
+// --- what was read
+// ----------------------------------------------------------------------------------------------------
+
+namespace {
+
+Weight weight_of(const Survey& survey, const WeightRows& rows) {
+    const std::int64_t layer = rows.row < 0 ? -1 : survey.shape.at(rows.row).number;
+    return survey.checkpoint.weight(rows.family, layer, rows.expert);
+}
+
+RowsRead without_digest(const Weight& weight, Range rows) {
+    return {weight.tensor, weight.first_row + rows.begin, weight.first_row + rows.end};
+}
+
+}  // namespace
+
+// With the rows that it was computed from: a resumed run knows by them what it did not read again. Those of head blocks
+// were read by any rank.
+void Schedule::record(UnitResult result) {
+    const auto measure = std::find_if(plan_.input.measures.begin(), plan_.input.measures.end(),
+                                      [&](const MeasureDemand& one) { return one.name == result.unit.measure; });
+    if (survey_.run.units.contains(result.unit) && measure != plan_.input.measures.end()) {
+        const bool of_heads = result.unit.of == UnitOf::head || result.unit.of == UnitOf::pair;
+        for (const WeightRows& rows : rows_read(survey_.shape, measure->needs, result.unit)) {
+            const Weight weight = weight_of(survey_, rows);
+            RowsRead read = without_digest(weight, rows.rows);
+            read.digest =
+                of_heads ? block_digests_.at({read.tensor, read.begin}) : reader_.digest_of(weight, rows.rows);
+            result.read.push_back(std::move(read));
+        }
+    }
+    recorder_.take(std::move(result));
+}
+
+// Every rank learns the digests of the head blocks that were exchanged in a pass.
+void Schedule::share_digests(std::int64_t pass) {
+    if (!plan_.head_blocks) return;
+    const auto heads = plan_.heads_in_pass(pass), groups = plan_.groups_in_pass(pass);
+    std::vector<RowsRead> blocks;
+    const auto add = [&](const Load& load, WeightFamily family, std::int64_t block) {
+        const std::int64_t hd = survey_.shape.at(load.row).head_dim;
+        const WeightRows rows{load.row, family, -1, {block * hd, (block + 1) * hd}};
+        const Weight weight = weight_of(survey_, rows);
+        RowsRead read = without_digest(weight, rows.rows);
+        read.digest = reader_.digest_of(weight, rows.rows);
+        blocks.push_back(std::move(read));
+    };
+    for (const Load& load : pass == 0 ? mine().loads : mine().later_loads) {
+        if (!load.heads) continue;
+        for (const std::int64_t head : heads) add(load, WeightFamily::q_proj, head);
+        for (const std::int64_t group : groups) add(load, WeightFamily::k_proj, survey_.shape.kv_head(load.row, group));
+    }
+    phases_.time("exchange", [&] {
+        for (const std::string& bytes : communicator_.all_gather(bytes_of(blocks))) {
+            for (const RowsRead& rows : rows_of(bytes)) block_digests_[{rows.tensor, rows.begin}] = rows.digest;
+        }
+    });
 }
 
 void Schedule::begin_stream(const std::vector<Load>& loads, std::int64_t pass, std::int64_t slots) {

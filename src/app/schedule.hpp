@@ -6,8 +6,10 @@
 //   pass 1..  the same with the rows of other heads
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "app/failure.hpp"
@@ -52,6 +54,8 @@ private:
     void visit_rising(const Load& load, const LayerWeights& weights, std::int64_t chunk,
                       std::vector<std::vector<std::byte>>& states);
     void pass_states_on(std::int64_t step, std::vector<std::vector<std::byte>>& states);
+    void record(UnitResult result);
+    void share_digests(std::int64_t pass);
     void finish_measures();
     void begin_stream(const std::vector<Load>& loads, std::int64_t pass, std::int64_t slots);
     std::int64_t chunks() const;
@@ -68,6 +72,8 @@ private:
     Heartbeat heartbeat_;
     MeasureContext context_;
     std::vector<MeasureWork> works_;  // by measure of the plan
+    std::map<std::pair<std::string, std::int64_t>, std::uint64_t>
+        block_digests_;  // by tensor and first row, of all ranks
     std::unique_ptr<Collectives> collectives_;
     std::unique_ptr<LayerStream> stream_;
 };

@@ -6,7 +6,6 @@
 
 #include "app/choose_backend.hpp"
 #include "checkpoint/describe_shape.hpp"
-#include "core/crc32c.hpp"
 #include "core/error.hpp"
 #include "derivations/analysis.hpp"
 #include "output/result_file.hpp"
@@ -52,33 +51,14 @@ std::filesystem::path output_file(const RunOptions& options, const Checkpoint& c
     return name + ".geom.h5";
 }
 
-// Names, types, shapes and places of the layers' tensors: what tells two checkpoints apart without reading them.
-std::uint32_t header_digest(const Survey& survey) {
-    const Checkpoint& checkpoint = survey.checkpoint;
-    std::uint32_t crc = crc32c(0, checkpoint.config().text.data(), checkpoint.config().text.size());
-    const auto add = [&crc](const std::string& text) { crc = crc32c(crc, text.data(), text.size()); };
-    for (std::size_t f = 0; f < checkpoint.files().size(); ++f)
-        add(fmt::format("{} {}\n", checkpoint.files()[f].filename().string(), checkpoint.file_bytes()[f]));
-    for (const LayerShape& layer : survey.shape.layers) {
-        for (const WeightShape& shape : layer.weights) {
-            if (shape.expert >= 0) break;  // thousands, in files that are told apart by the rest
-            const Weight weight = checkpoint.weight(shape.family, layer.number);
-            const auto* file = std::get_if<FileSource>(&weight.source);
-            add(fmt::format("{} {} {} {} {} {}\n", weight.tensor, name_of(weight.dtype), weight.rows, weight.cols,
-                            file != nullptr ? file->file : -1, file != nullptr ? file->offset : 0));
-        }
-    }
-    return crc;
-}
-
 // What has to be equal for recorded units to be this run's, whatever the measures.
 Identity identity_of(const Survey& survey) {
     const std::string& path = survey.format.path;
     return {{"geom-mpi version", GEOM_VERSION},
             {"model", survey.checkpoint.name()},
             {"commit", survey.checkpoint.commit()},
+            {"fingerprint", survey.fingerprint},
             {"family", survey.shape.family},
-            {"headers", fmt::format("{:08x}", header_digest(survey))},
             {"layers", fmt::format("{}:{}", survey.layers.begin, survey.layers.end)},
             {"top-k", fmt::format("{}", survey.shape.settings.top_k)},
             {"products", survey.backend->on_device() ? path + " on " + survey.backend->device() : path}};
@@ -104,13 +84,21 @@ void declare(Survey& survey) {
 
 }  // namespace
 
-Survey make_survey(const RunOptions& options, const Machine& machine) {
+OpenedCheckpoint open_checkpoint(const RunOptions& options) {
+    OpenedCheckpoint opened{Checkpoint::open(options.model, options.revision, options.family), {}};
+    if (!options.dry_run) opened.fingerprint = fingerprint_of(opened.checkpoint);
+    return opened;
+}
+
+Survey make_survey(const RunOptions& options, const Machine& machine, OpenedCheckpoint opened) {
     Survey survey;
     survey.machine = machine;
-    survey.checkpoint = Checkpoint::open(options.model, options.revision, options.family);
+    survey.checkpoint = std::move(opened.checkpoint);
+    survey.fingerprint = std::move(opened.fingerprint.digest);
     survey.layers = chosen_layers(options, survey.checkpoint.config());
     survey.shape = shape_of(survey.checkpoint, survey.layers, {options.top_k});
     survey.measures = chosen_measures(options);
+    check_address_space(machine.threads);
     survey.backend = make_backend(options.backend, machine);
     survey.format = block_format(survey.shape, *survey.backend);
     survey.run.file = output_file(options, survey.checkpoint);

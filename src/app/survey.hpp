@@ -10,6 +10,7 @@
 #include "app/machine.hpp"
 #include "app/options.hpp"
 #include "checkpoint/checkpoint.hpp"
+#include "checkpoint/fingerprint.hpp"
 #include "derivations/derivation.hpp"
 #include "kernels/backend.hpp"
 #include "measures/measure.hpp"
@@ -22,7 +23,8 @@ namespace geom {
 struct Survey {
     Machine machine;
     Checkpoint checkpoint;
-    Range layers;  ///< of the model, that are looked at
+    std::string fingerprint;  ///< of it, Fingerprint::digest
+    Range layers;             ///< of the model, that are looked at
     ModelShape shape;
     std::vector<const Measure*> measures;  ///< that are computed
     std::vector<const Measure*> copied;    ///< whose numbers come from the result that is there (--add)
@@ -33,8 +35,16 @@ struct Survey {
     DerivationSettings derivation_settings;
 };
 
-/// Local; the same on every rank. Throws Error(usage) and Error(input).
-Survey make_survey(const RunOptions& options, const Machine& machine);
+struct OpenedCheckpoint {
+    Checkpoint checkpoint;
+    Fingerprint fingerprint;
+};
+
+/// Local; without a fingerprint for a dry run, which reads headers alone. Throws Error(usage) and Error(input).
+OpenedCheckpoint open_checkpoint(const RunOptions& options);
+
+/// Local; the same on every rank when what was opened is. Throws Error(usage) and Error(input).
+Survey make_survey(const RunOptions& options, const Machine& machine, OpenedCheckpoint opened);
 
 /// With --add: measures that the result `file` has move from `measures` to `copied`, with all others it has. Throws
 /// Error(usage) when it is of another model or other options, Error(input) when it is not there or no result.

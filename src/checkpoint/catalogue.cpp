@@ -129,13 +129,13 @@ Catalogue Catalogue::open(const fs::path& folder, const fs::path& allowed_root, 
         const fs::path path = folder / shard;
         check_inside(path, allowed_root);
         const auto file = static_cast<std::int32_t>(result.files_.size());
-        std::int64_t bytes = 0;
-        std::vector<TensorInfo> tensors = read_safetensors_header(path.string(), bytes);
+        FileStamp stamp;
+        std::vector<TensorInfo> tensors = read_safetensors_header(path.string(), stamp);
         if (!single) check_against_index(tensors, index, file, path);
-        if (__builtin_add_overflow(all_bytes, bytes, &all_bytes))
+        if (__builtin_add_overflow(all_bytes, stamp.bytes, &all_bytes))
             fail(folder.string(), "shards of more than 2^63 bytes");
         result.files_.push_back(path);
-        result.file_bytes_.push_back(bytes);
+        result.stamps_.push_back(stamp);
         for (TensorInfo& tensor : tensors) {
             tensor.file = file;
             result.tensors_.push_back(std::move(tensor));

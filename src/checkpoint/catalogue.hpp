@@ -8,6 +8,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "checkpoint/input_file.hpp"
 #include "core/dtype.hpp"
 
 namespace geom {
@@ -45,12 +46,13 @@ public:
 
     const std::vector<TensorInfo>& tensors() const noexcept { return tensors_; }
     const std::vector<std::filesystem::path>& files() const noexcept { return files_; }
-    const std::vector<std::int64_t>& file_bytes() const noexcept { return file_bytes_; }
+    /// Of files(), when their headers were read.
+    const std::vector<FileStamp>& stamps() const noexcept { return stamps_; }
 
 private:
     std::vector<TensorInfo> tensors_;  // sorted by name
     std::vector<std::filesystem::path> files_;
-    std::vector<std::int64_t> file_bytes_;
+    std::vector<FileStamp> stamps_;
 };
 
 }  // namespace geom

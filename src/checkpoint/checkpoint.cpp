@@ -231,7 +231,8 @@ Checkpoint Checkpoint::open(const std::string& model, const std::string& revisio
 
 const std::vector<std::filesystem::path>& Checkpoint::files() const noexcept { return catalogue_.files(); }
 
-const std::vector<std::int64_t>& Checkpoint::file_bytes() const noexcept { return catalogue_.file_bytes(); }
+const std::vector<FileStamp>& Checkpoint::stamps() const noexcept { return catalogue_.stamps(); }
+const std::vector<TensorInfo>& Checkpoint::tensors() const noexcept { return catalogue_.tensors(); }
 
 std::int64_t Checkpoint::parameters() const {
     if (synthetic_) return synthetic_parameters(*family_, config_);

@@ -28,7 +28,8 @@ public:
     const ModelConfig& config() const noexcept { return config_; }
     const ModelFamily& family() const noexcept { return *family_; }
     const std::vector<std::filesystem::path>& files() const noexcept;  ///< of FileSource::file
-    const std::vector<std::int64_t>& file_bytes() const noexcept;
+    const std::vector<FileStamp>& stamps() const noexcept;             ///< of files(), when their headers were read
+    const std::vector<TensorInfo>& tensors() const noexcept;           ///< of all files, by name
     std::uint64_t seed() const noexcept { return synthetic_ ? synthetic_->seed : 0; }  ///< of a synthetic model
     std::int64_t parameters() const;  ///< elements of all floating-point tensors but f8 scales
 

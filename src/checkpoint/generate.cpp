@@ -141,13 +141,14 @@ void generate(const SyntheticSource& source, DType dtype, std::int64_t begin, st
     if (source.is_constant) return fill_constant(source.constant, dtype, end - begin, out);
     check_request(source, dtype, begin, end);
 
-    static const WideGenerator wide = wide_generator();
+    static const std::span<const WideGenerator> wide = wide_generators();
     std::int64_t middle = begin, middle_end = begin;
-    if (wide != nullptr) {
+    if (!wide.empty()) {
         middle = std::min(end, begin + (source.first_element + begin) % 2);
         const std::int64_t steps = (end - middle) / wide_step;
         middle_end = middle + steps * wide_step;
-        wide(source, dtype, (source.first_element + middle) / 2, steps, out + (middle - begin) * size_of(dtype));
+        wide.front()(source, dtype, (source.first_element + middle) / 2, steps,
+                     out + (middle - begin) * size_of(dtype));
     }
     generate_portable(source, dtype, begin, middle, out);
     generate_portable(source, dtype, middle_end, end, out + (middle_end - begin) * size_of(dtype));

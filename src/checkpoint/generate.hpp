@@ -1,4 +1,4 @@
-// The two bodies of generate(): one element pair at a time (the reference), and a wide one where the processor has it.
+// The bodies of generate(): one element pair at a time (the reference), and wide ones where the processor has them.
 //
 // For stored index i of a tensor (counted from its first element):
 //
@@ -13,6 +13,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "checkpoint/weight.hpp"
 #include "core/dtype.hpp"
@@ -31,8 +32,7 @@ inline constexpr std::int64_t wide_step = 16;
 using WideGenerator = void (*)(const SyntheticSource& source, DType dtype, std::int64_t first_block, std::int64_t steps,
                                std::byte* out) noexcept;
 
-/// The wide body of this processor; null when there is none. CMake takes absent/generate_avx512.cpp where the
-/// instruction set does not exist.
-WideGenerator wide_generator() noexcept;
+/// The wide bodies that this processor has instructions for, the fastest first.
+std::span<const WideGenerator> wide_generators() noexcept;
 
 }  // namespace geom

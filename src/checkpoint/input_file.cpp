@@ -29,6 +29,22 @@ void demand_regular(const struct stat& status, const std::string& shown) {
 
 }  // namespace
 
+FileStamp stamp_of(int descriptor, const std::string& shown) {
+    struct stat status {};
+    if (::fstat(descriptor, &status) != 0) fail(shown, "cannot be inspected: " + reason_of(errno));
+    return {status.st_dev, status.st_ino, status.st_size,
+            std::int64_t{status.st_mtim.tv_sec} * 1'000'000'000 + status.st_mtim.tv_nsec};
+}
+
+void check_unchanged(int descriptor, const FileStamp& expected, const std::string& shown) {
+    const FileStamp now = stamp_of(descriptor, shown);
+    if (now == expected) return;
+    const bool same_file = now.device == expected.device && now.inode == expected.inode;
+    fail(shown, fmt::format("was {} while it was in use ({} bytes when its header was read, {} now); what was read is "
+                            "not believed: start again when nothing writes to it",
+                            same_file ? "written to" : "replaced by another file", expected.bytes, now.bytes));
+}
+
 InputFile::InputFile(const std::filesystem::path& path) : shown_(path.string()) {
     struct stat status {};
     if (::stat(path.c_str(), &status) != 0) fail(shown_, "cannot be read: " + reason_of(errno));
@@ -39,7 +55,7 @@ InputFile::InputFile(const std::filesystem::path& path) : shown_(path.string()) 
         ::close(descriptor_);
         fail(shown_, "changed while it was being opened");
     }
-    bytes_ = status.st_size;
+    stamp_ = stamp_of(descriptor_, shown_);
 }
 
 InputFile::~InputFile() {
@@ -47,7 +63,7 @@ InputFile::~InputFile() {
 }
 
 InputFile::InputFile(InputFile&& other) noexcept
-    : shown_(std::move(other.shown_)), descriptor_(std::exchange(other.descriptor_, -1)), bytes_(other.bytes_) {}
+    : shown_(std::move(other.shown_)), descriptor_(std::exchange(other.descriptor_, -1)), stamp_(other.stamp_) {}
 
 void InputFile::read(std::int64_t offset, std::span<std::byte> to) const {
     std::size_t done = 0;

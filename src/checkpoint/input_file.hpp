@@ -9,6 +9,20 @@
 
 namespace geom {
 
+/// Which file a name led to, and in which state: what shows that it was replaced or written to.
+struct FileStamp {
+    std::uint64_t device = 0, inode = 0;
+    std::int64_t bytes = 0;
+    std::int64_t modified = 0;  ///< nanoseconds since 1970
+    friend bool operator==(const FileStamp&, const FileStamp&) = default;
+};
+
+/// Throws Error(input) when the open file `shown` cannot be inspected.
+FileStamp stamp_of(int descriptor, const std::string& shown);
+
+/// Throws Error(input) when the open file is not the one, or not in the state, that `expected` is of.
+void check_unchanged(int descriptor, const FileStamp& expected, const std::string& shown);
+
 /// A regular file opened for reading; move-only.
 class InputFile {
 public:
@@ -20,7 +34,11 @@ public:
     InputFile& operator=(const InputFile&) = delete;
     InputFile& operator=(InputFile&&) = delete;
 
-    std::int64_t bytes() const noexcept { return bytes_; }
+    std::int64_t bytes() const noexcept { return stamp_.bytes; }
+    const FileStamp& stamp() const noexcept { return stamp_; }  ///< when it was opened
+
+    /// Throws Error(input) when it is not as `expected` now.
+    void check_unchanged(const FileStamp& expected) const { geom::check_unchanged(descriptor_, expected, shown_); }
 
     /// Fills `to` from `offset` on. Throws Error(input) when the file ends before, or on a failed read.
     void read(std::int64_t offset, std::span<std::byte> to) const;
@@ -28,7 +46,7 @@ public:
 private:
     std::string shown_;
     int descriptor_ = -1;
-    std::int64_t bytes_ = 0;
+    FileStamp stamp_;
 };
 
 /// The whole of a small text file. Throws Error(input) beyond `limit` bytes.

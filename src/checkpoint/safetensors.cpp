@@ -162,9 +162,10 @@ std::vector<TensorInfo> parse_safetensors_header(std::string_view prefix, std::i
     return tensors;
 }
 
-std::vector<TensorInfo> read_safetensors_header(const std::string& path, std::int64_t& file_bytes) {
+std::vector<TensorInfo> read_safetensors_header(const std::string& path, FileStamp& stamp) {
     const InputFile file(path);
-    file_bytes = file.bytes();
+    stamp = file.stamp();
+    const std::int64_t file_bytes = file.bytes();
     std::string prefix(static_cast<std::size_t>(std::min(file_bytes, length_bytes)), '\0');
     file.read(0, std::as_writable_bytes(std::span(prefix)));
     const std::int64_t length = header_length(prefix, file_bytes, path);

@@ -21,7 +21,7 @@ inline constexpr std::int64_t max_safetensors_header = 100'000'000;
 std::vector<TensorInfo> parse_safetensors_header(std::string_view prefix, std::int64_t file_bytes,
                                                  const std::string& shown);
 
-/// Opens `path` and reads its header only (two reads). Throws Error(input).
-std::vector<TensorInfo> read_safetensors_header(const std::string& path, std::int64_t& file_bytes);
+/// Opens `path` and reads its header only (two reads); `stamp` is the file's from then. Throws Error(input).
+std::vector<TensorInfo> read_safetensors_header(const std::string& path, FileStamp& stamp);
 
 }  // namespace geom

@@ -12,11 +12,13 @@ namespace geom {
 
 std::span<const Measure> measures() {
     static const std::array all{
+        // clang-format off
         gram_measure(),
         heads_measure(),
         legacy_heads_measure(),
         match_measure(),
         spectra_measure(),
+        // clang-format on
     };
     return all;
 }

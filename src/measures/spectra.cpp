@@ -312,14 +312,15 @@ void emit_expert(const LayerVisit& visit, const MeasureContext& context) {
     for (const WeightFamily family : expert_families) matrices.push_back(visit.weights.matrix(family, visit.index));
     const std::vector<Spectrum> spectra = spectra_of(matrices, context.backend);
     const std::int64_t place = place_of(expert_rows(context.shape), visit.row);
-    for (const Unit& unit : visit.units) {
-        std::vector<Slab> slabs;
-        for (std::size_t i = 0; i < spectra.size(); ++i) {
-            add_figures(slabs, context.schema, {"experts", {static_cast<std::int64_t>(i), place, visit.index}},
-                        spectra[i].figures);
-        }
-        context.emit({unit, std::move(slabs)});
+    std::vector<Slab> slabs;
+    for (std::size_t i = 0; i < spectral_figures.size(); ++i) {
+        std::vector<double> of_families;
+        for (const Spectrum& spectrum : spectra) of_families.push_back(spectrum.figures[i]);
+        slabs.push_back(make_slab(context.schema, std::string("experts/") + spectral_figures[i].name,
+                                  {0, place, visit.index}, {std::ssize(of_families), 1, 1},
+                                  std::as_bytes(std::span(of_families))));
     }
+    for (const Unit& unit : visit.units) context.emit({unit, slabs});
 }
 
 /// What has been added up of a matrix that comes in strips.

@@ -1,12 +1,8 @@
 #include "output/hdf5_file.hpp"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <hdf5.h>
 #include <hdf5_hl.h>
-#include <mpi.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -14,12 +10,9 @@
 #include <charconv>
 #include <cstdio>
 #include <cstring>
-#include <optional>
 #include <type_traits>
 
 #include "core/error.hpp"
-#include "mpi/agreement.hpp"
-#include "mpi/native.hpp"
 
 namespace geom {
 
@@ -185,34 +178,6 @@ Selection select(hid_t dataset, const Piece& piece, const std::string& what) {
     return selection;
 }
 
-// ---- what all ranks have to see before they open a file together
-
-std::string strange_file(const std::filesystem::path& file, std::int64_t expected_bytes) {
-    const int descriptor = ::open(file.c_str(), O_RDWR | O_CLOEXEC);
-    if (descriptor < 0) return std::strerror(errno);
-    struct stat status {};
-    const int failed = ::fstat(descriptor, &status);
-    const int reason = errno;
-    ::close(descriptor);
-    if (failed != 0) return std::strerror(reason);
-    if (status.st_size == expected_bytes) return {};
-    return fmt::format("it has {} bytes here and {} on rank 0", status.st_size, expected_bytes);
-}
-
-void agree_on_file(const std::filesystem::path& file, const Communicator& communicator) {
-    std::error_code ignored;
-    const auto here = communicator.rank() == 0 ? std::filesystem::file_size(file, ignored) : 0;
-    const std::string bytes = communicator.broadcast(std::to_string(static_cast<std::int64_t>(here)), 0);
-    std::optional<Error> failure;
-    if (const auto reason = strange_file(file, std::stoll(bytes)); !reason.empty()) {
-        failure.emplace(ExitCode::output,
-                        fmt::format("cannot open {} for writing: {}; all ranks need the same file: is "
-                                    "its folder on a file system that all nodes share?",
-                                    file.string(), reason));
-    }
-    agree(communicator, failure);
-}
-
 // ---- attributes, read
 
 AttributeValue read_texts_attribute(hid_t attribute, hid_t type, const std::vector<std::int64_t>& shape, bool scalar,
@@ -249,9 +214,16 @@ std::string hdf5_version() {
     return fmt::format("{}.{}.{}", major, minor, release);
 }
 
+void start_hdf5() {
+    check_hdf5(H5dont_atexit(), "cannot prepare HDF5");
+    check_hdf5(H5open(), "cannot prepare HDF5");
+}
+
 void check_hdf5(std::int64_t status, const std::string& what) {
     if (status < 0) raise(last_failure(), what);
 }
+
+void Hdf5Handle::close(const std::string& what) { check_hdf5(close_(release()), what); }
 
 std::string Hdf5File::place(const char* verb, const std::string& path) const {
     return fmt::format("cannot {} {} in {}", verb, path.empty() ? "/" : path, name_.string());
@@ -270,25 +242,6 @@ Hdf5File Hdf5File::create(const std::filesystem::path& file) {
 Hdf5File Hdf5File::open(const std::filesystem::path& file, Access access) {
     const unsigned flags = access == Access::read ? H5F_ACC_RDONLY : H5F_ACC_RDWR;
     return {open_serially(file, "open", [&](hid_t list) { return H5Fopen(file.c_str(), flags, list); }), file};
-}
-
-Hdf5File Hdf5File::open_parallel(const std::filesystem::path& file, const Communicator& communicator) {
-    agree_on_file(file, communicator);
-    const auto access = file_access();
-    const MPI_Comm world = native(communicator);
-    check_hdf5(H5Pset_fapl_mpio(access.id(), world, MPI_INFO_NULL), "cannot prepare MPI-IO");
-    check_hdf5(H5Pset_coll_metadata_write(access.id(), true), "cannot prepare MPI-IO");
-    check_hdf5(H5Pset_all_coll_metadata_ops(access.id(), false), "cannot prepare MPI-IO");
-    Hdf5Handle handle(H5Fopen(file.c_str(), H5F_ACC_RDWR, access.id()), H5Fclose);
-    const Failure failure = handle.id() < 0 ? last_failure() : Failure{};
-    const bool everywhere = communicator.all_reduce_min(std::int64_t{handle.id() >= 0 ? 1 : 0}) == 1;
-    const bool nowhere = communicator.all_reduce_max(std::int64_t{handle.id() >= 0 ? 1 : 0}) == 0;
-    if (everywhere) return {std::move(handle), file};
-    handle.release();  // closing is collective, and some ranks have nothing to close
-    const auto what = fmt::format("cannot open {} through MPI-IO", file.string());
-    if (nowhere) raise(failure, what);
-    throw Error(ExitCode::internal,
-                fmt::format("{} on every rank{}{}", what, failure.innermost.empty() ? "" : ": ", failure.innermost));
 }
 
 Hdf5Handle Hdf5File::open_dataset(const std::string& path) const {
@@ -311,7 +264,8 @@ void Hdf5File::create_group(const std::string& path) {
         check_hdf5(exists, place("look for", part));
         if (exists > 0) continue;
         owned(H5Gcreate2(file_.id(), part.c_str(), H5P_DEFAULT, properties.id(), H5P_DEFAULT), H5Gclose,
-              place("create", part));
+              place("create", part))
+            .close(place("create", part));
     }
 }
 
@@ -322,7 +276,8 @@ void Hdf5File::create_dataset(const std::string& path, ValueType type, const std
     check_hdf5(H5Pset_alloc_time(properties.id(), H5D_ALLOC_TIME_EARLY), place("allocate", path));
     check_hdf5(H5Pset_fill_time(properties.id(), H5D_FILL_TIME_NEVER), place("allocate", path));
     owned(H5Dcreate2(file_.id(), path.c_str(), stored(type), space.id(), H5P_DEFAULT, properties.id(), H5P_DEFAULT),
-          H5Dclose, place("create", path));
+          H5Dclose, place("create", path))
+        .close(place("create", path));
 }
 
 void Hdf5File::create_characters(const std::string& path, const std::vector<std::string>& texts, std::int64_t width) {
@@ -333,39 +288,49 @@ void Hdf5File::create_characters(const std::string& path, const std::vector<std:
         bytes.resize(bytes.size() + row - std::min(row, text.size()));
     }
     const auto space = dataspace({std::ssize(texts), width});
-    const auto dataset =
+    auto dataset =
         owned(H5Dcreate2(file_.id(), path.c_str(), H5T_C_S1, space.id(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT),
               H5Dclose, place("create", path));
     check_hdf5(H5Dwrite(dataset.id(), H5T_C_S1, H5S_ALL, H5S_ALL, H5P_DEFAULT, bytes.data()), place("write", path));
+    dataset.close(place("write", path));
 }
 
 void Hdf5File::create_dimension(const std::string& path, std::int64_t length) {
     const auto space = dataspace({length});
     owned(H5Dcreate2(file_.id(), path.c_str(), H5T_IEEE_F32BE, space.id(), H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT),
-          H5Dclose, place("create", path));
+          H5Dclose, place("create", path))
+        .close(place("create", path));
     make_scale(path, fmt::format("This is a netCDF dimension but not a netCDF variable. {:10}", length));
 }
 
 void Hdf5File::make_scale(const std::string& path, const std::string& name) {
-    check_hdf5(H5DSset_scale(open_dataset(path).id(), name.c_str()), place("make a dimension scale of", path));
+    const auto what = place("make a dimension scale of", path);
+    auto dataset = open_dataset(path);
+    check_hdf5(H5DSset_scale(dataset.id(), name.c_str()), what);
+    dataset.close(what);
 }
 
 void Hdf5File::attach_scale(const std::string& path, std::int64_t axis, const std::string& scale) {
-    check_hdf5(H5DSattach_scale(open_dataset(path).id(), open_dataset(scale).id(), static_cast<unsigned>(axis)),
-               place(fmt::format("attach the scale {} to", scale).c_str(), path));
+    const auto what = place(fmt::format("attach the scale {} to", scale).c_str(), path);
+    auto dataset = open_dataset(path), scale_dataset = open_dataset(scale);
+    check_hdf5(H5DSattach_scale(dataset.id(), scale_dataset.id(), static_cast<unsigned>(axis)), what);
+    scale_dataset.close(what);
+    dataset.close(what);
 }
 
 void Hdf5File::set_raw_attribute(const std::string& path, const std::string& name, std::int64_t type,
                                  const std::vector<std::int64_t>& shape, const void* data) {
     const auto what = place(fmt::format("write the attribute {} of", name).c_str(), path);
-    const auto object = open_object(path);
+    auto object = open_object(path);
     const htri_t exists = H5Aexists(object.id(), name.c_str());
     check_hdf5(exists, what);
     if (exists > 0) check_hdf5(H5Adelete(object.id(), name.c_str()), what);
     const auto space = dataspace(shape);
-    const auto attribute =
+    auto attribute =
         owned(H5Acreate2(object.id(), name.c_str(), type, space.id(), H5P_DEFAULT, H5P_DEFAULT), H5Aclose, what);
     if (data != nullptr) check_hdf5(H5Awrite(attribute.id(), type, data), what);  // null: a list of nothing
+    attribute.close(what);
+    object.close(what);
 }
 
 void Hdf5File::set_attribute(const std::string& path, const std::string& name, const AttributeValue& value) {
@@ -393,12 +358,12 @@ void Hdf5File::set_dimension_ids(const std::string& path, const std::vector<std:
 
 void Hdf5File::write(const std::string& path, ValueType type, const Piece& piece, const std::byte* data) {
     const auto what = place("write", path);
-    const auto dataset = open_dataset(path);
+    auto dataset = open_dataset(path);
     const auto selection = select(dataset.id(), piece, what);
-    // The default transfer list: independent, also when the file was opened with MPI-IO.
     check_hdf5(
         H5Dwrite(dataset.id(), in_memory(type), selection.in_memory.id(), selection.in_file.id(), H5P_DEFAULT, data),
         what);
+    dataset.close(what);
 }
 
 void Hdf5File::read(const std::string& path, ValueType type, const Piece& piece, std::byte* data) const {
@@ -455,6 +420,12 @@ bool Hdf5File::has(const std::string& path) const {
     }
     const auto object = open_object(path);
     return H5Iget_type(object.id()) == H5I_DATASET;
+}
+
+std::int64_t Hdf5File::offset(const std::string& path) const {
+    const haddr_t offset = H5Dget_offset(open_dataset(path).id());
+    if (offset == HADDR_UNDEF) throw Error(ExitCode::output, place("find the numbers of", path));
+    return static_cast<std::int64_t>(offset);
 }
 
 std::vector<std::int64_t> Hdf5File::shape(const std::string& path) const {
@@ -530,6 +501,6 @@ void Hdf5File::flush() {
     check_hdf5(H5Fflush(file_.id(), H5F_SCOPE_GLOBAL), fmt::format("cannot write {}", name_.string()));
 }
 
-void Hdf5File::close() { check_hdf5(H5Fclose(file_.release()), fmt::format("cannot close {}", name_.string())); }
+void Hdf5File::close() { file_.close(fmt::format("cannot close {}", name_.string())); }
 
 }  // namespace geom

@@ -10,13 +10,16 @@
 #include <utility>
 #include <vector>
 
-#include "mpi/communicator.hpp"
 #include "output/records.hpp"
 
 namespace geom {
 
 /// "1.10.8".
 std::string hdf5_version();
+
+/// To be called before MPI starts: HDF5 then closes nothing by itself at the end of the program, neither with MPI nor
+/// after it. A file whose closing has failed would be closed again there, which crashes.
+void start_hdf5();
 
 /// Throws Error(output) when an HDF5 call returned a negative status: `what`, then the system's reason and the
 /// innermost message of HDF5's error stack. To be called right after the call: the next one clears the stack.
@@ -28,7 +31,7 @@ public:
     using Close = int (*)(std::int64_t);
 
     Hdf5Handle() = default;
-    Hdf5Handle(std::int64_t id, Close close) noexcept : id_(id), close_(close) {}
+    Hdf5Handle(std::int64_t id, Close how) noexcept : id_(id), close_(how) {}
     ~Hdf5Handle() {
         if (id_ >= 0) close_(id_);
     }
@@ -41,6 +44,9 @@ public:
 
     std::int64_t id() const noexcept { return id_; }
     std::int64_t release() noexcept { return std::exchange(id_, -1); }
+
+    /// What the destructor would have to swallow: throws Error(output) when HDF5 could not write what it still had.
+    void close(const std::string& what);
 
 private:
     std::int64_t id_ = -1;
@@ -55,9 +61,6 @@ public:
     static Hdf5File create(const std::filesystem::path& file);
     /// Serial. Where the file system has no locks, says so on stderr and goes on without.
     static Hdf5File open(const std::filesystem::path& file, Access access);
-    /// Collective, for writing numbers with independent calls. Throws AgreedError on all ranks when one of them cannot
-    /// see the same file, Error(internal) when MPI-IO opens it on some ranks only (then the job has to be aborted).
-    static Hdf5File open_parallel(const std::filesystem::path& file, const Communicator& communicator);
 
     void create_group(const std::string& path);  ///< with the groups around it; nothing if it exists
     /// Contiguous, allocated, not filled.
@@ -83,6 +86,8 @@ public:
     bool is_scale(const std::string& path) const;
     /// Names of the scales attached to a dataset's axes; "" for an axis without.
     std::vector<std::string> scales(const std::string& path) const;
+    /// Of the first byte of a dataset of create_dataset(), in the file.
+    std::int64_t offset(const std::string& path) const;
     std::vector<std::int64_t> shape(const std::string& path) const;
     std::vector<double> read_numbers(const std::string& path) const;     ///< all, converted to f64
     std::vector<std::string> read_texts(const std::string& path) const;  ///< of create_characters()
@@ -91,7 +96,7 @@ public:
     AttributeValue attribute(const std::string& path, const std::string& name) const;
 
     void flush();
-    /// Closes, and reports what the destructor would have to swallow. Collective if opening was.
+    /// Closes, and reports what the destructor would have to swallow.
     void close();
 
 private:

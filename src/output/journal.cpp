@@ -26,7 +26,7 @@ namespace {
 
 static_assert(std::endian::native == std::endian::little, "the journal is read and written as it lies in memory");
 
-constexpr std::uint64_t head_magic = 0x324c4e524a4d4547;    // "GEMJRNL2": the last letter is the format's version
+constexpr std::uint64_t head_magic = 0x334c4e524a4d4547;    // "GEMJRNL3": the last letter is the format's version
 constexpr std::uint64_t record_magic = 0x54494e554d4f4547;  // "GEOMUNIT"
 constexpr std::size_t frame_bytes = 8 + 8 + 4;              // magic, length, their checksum
 constexpr std::size_t checksum_bytes = 4;
@@ -143,6 +143,13 @@ std::string serialised(const UnitResult& result, const Schema& schema) {
         for (const auto count : slab.count) put(bytes, count);
         put_text(bytes, {reinterpret_cast<const char*>(slab.data.data()), slab.data.size()});
     }
+    put(bytes, static_cast<std::uint64_t>(result.read.size()));
+    for (const RowsRead& rows : result.read) {
+        put_text(bytes, rows.tensor);
+        put(bytes, rows.begin);
+        put(bytes, rows.end);
+        put(bytes, rows.digest);
+    }
     return bytes;
 }
 
@@ -181,6 +188,14 @@ Fate parse_unit(std::string_view bytes, const Schema& schema, UnitResult& result
         auto slab = parsed_slab(parser, schema);
         known = known && slab.has_value();
         if (known) result.slabs.push_back(std::move(*slab));
+    }
+    for (auto n = parser.get<std::uint64_t>(); n > 0 && parser.whole(); --n) {
+        RowsRead rows;
+        rows.tensor = parser.text();
+        rows.begin = parser.get<std::int64_t>();
+        rows.end = parser.get<std::int64_t>();
+        rows.digest = parser.get<std::uint64_t>();
+        result.read.push_back(std::move(rows));
     }
     if (!parser.done()) return Fate::damaged;
     return known ? Fate::unit : Fate::foreign;
@@ -305,6 +320,11 @@ std::vector<std::filesystem::path> readable_files(const std::filesystem::path& f
                                                   JournalContents& contents) {
     std::vector<std::filesystem::path> readable;
     for (const auto& path : files_of(folder)) {
+        std::error_code ignored;
+        if (!std::filesystem::is_regular_file(std::filesystem::symlink_status(path, ignored))) {
+            contents.unreadable.push_back(fmt::format("{}: it is no file", path.string()));
+            continue;
+        }
         JournalFile file(path);
         const auto recorded = identity_of(file);
         if (!recorded) {

@@ -2,7 +2,7 @@
 //
 //   rank-00003.0    head | record | record | ... | (torn tail of a crash)
 //   head    magic, version, length, checksum; then the identity of the run, and its checksum
-//   record  magic, length, checksum; then the unit and its slabs, and their checksum
+//   record  magic, length, checksum; then the unit, its slabs and the rows it was computed from, and their checksum
 //
 // A resumed run writes new files (rank-00003.1) and reads all that are there, whoever wrote them: it may have another
 // number of ranks. Slabs name their variable by path, so a schema may grow. Numbers are little-endian.
@@ -20,7 +20,7 @@
 
 namespace geom {
 
-/// What has to be equal for a recorded unit to be this run's: model, commit, digest of headers, options that change
+/// What has to be equal for a recorded unit to be this run's: model, commit, fingerprint, options that change
 /// results, program version.
 using Identity = std::map<std::string, std::string>;
 

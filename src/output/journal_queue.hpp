@@ -1,13 +1,13 @@
-// The journal, written while the run goes on: units wait here until a thread has them on disk. At most a few of them
-// are lost to a kill.
+// The journal, written while the run goes on: a thread has a unit on disk while the next one is computed. At most one
+// is lost to a kill.
 #pragma once
 
 #include <condition_variable>
 #include <cstdint>
-#include <deque>
 #include <exception>
 #include <filesystem>
 #include <mutex>
+#include <optional>
 #include <thread>
 
 #include "output/journal.hpp"
@@ -22,7 +22,7 @@ public:
     JournalQueue(const JournalQueue&) = delete;
     JournalQueue& operator=(const JournalQueue&) = delete;
 
-    /// Takes a unit; waits only while more than `most_waiting` bytes wait already. Throws what an earlier write threw.
+    /// Takes a unit as soon as the one before it is on disk. Throws what an earlier write threw.
     void add(UnitResult result);
 
     /// Returns when everything is on disk. Throws what a write threw.
@@ -31,16 +31,13 @@ public:
     /// What still waits is not written: the result is complete.
     void discard();
 
-    static constexpr std::int64_t most_waiting = std::int64_t{64} << 20;
-
 private:
     void run();
     void rethrow_failure();  // with the lock held
 
     JournalWriter writer_;
     const Schema& schema_;
-    std::deque<UnitResult> waiting_;
-    std::int64_t waiting_bytes_ = 0;
+    std::optional<UnitResult> waiting_;
     bool writing_ = false, quit_ = false;
     std::exception_ptr failure_;
     std::mutex mutex_;

@@ -9,13 +9,14 @@ namespace geom {
 
 namespace {
 
-// Results of killed runs that never got their name.
-void remove_abandoned(const std::filesystem::path& file) {
-    const std::string prefix = file.filename().string() + ".tmp.";
-    const std::filesystem::path folder = file.has_parent_path() ? file.parent_path() : ".";
-    for (const auto& entry : std::filesystem::directory_iterator(folder)) {
-        if (entry.path().filename().string().rfind(prefix, 0) == 0) std::filesystem::remove(entry.path());
-    }
+// What is lost of a journal, in words.
+std::string damage_of(const JournalContents& contents) {
+    std::string text = contents.unreadable.empty() ? "" : contents.unreadable.front();
+    if (contents.unreadable.size() > 1) text += fmt::format(", and {} more files", contents.unreadable.size() - 1);
+    if (contents.torn_files > 0)
+        text += fmt::format("{}{} of its files end in a torn or damaged record; what followed is computed again",
+                            text.empty() ? "" : "; ", contents.torn_files);
+    return text;
 }
 
 }  // namespace
@@ -25,7 +26,6 @@ Recorder::Recorder(const RunToRecord& run, const Communicator& communicator, boo
     agree_on(communicator_, [&] {
         if (communicator_.rank() != 0) return;
         if (fresh) remove_journal(folder_);
-        if (std::filesystem::exists(folder_)) remove_abandoned(run.file);
     });
     agree_on(communicator_, [&] { read(); });
 }
@@ -43,9 +43,11 @@ void Recorder::read() {
             return;
         }
         done_.insert(result.unit);
+        for (const RowsRead& rows : result.read) read_.add(rows);
         if (std::ssize(done_) % communicator_.size() == communicator_.rank()) keep(std::move(result));
     });
     for (const Unit& unit : contents.foreign) leave_alone(unit);
+    damage_ = damage_of(contents);
     if (contents.differences.empty()) return;
     throw Error(
         ExitCode::usage,
@@ -73,15 +75,33 @@ void Recorder::take(UnitResult result) {
                     fmt::format("unit {} {} {} of kind {} was emitted {}", unit.measure, unit.first, unit.second,
                                 static_cast<int>(unit.of), declared ? "twice" : "and never declared"));
     }
+    for (const RowsRead& rows : result.read) read_.add(rows);
     queue_->add(result);
     keep(std::move(result));
+}
+
+std::uint64_t Recorder::weights_digest() const {
+    WeightsDigest all;
+    const std::vector<std::string> messages = communicator_.all_gather(bytes_of(read_.rows()));
+    agree_on(communicator_, [&] {
+        for (const std::string& bytes : messages) {
+            for (const RowsRead& rows : rows_of(bytes)) all.add(rows);
+        }
+    });
+    return all.sum();
 }
 
 void Recorder::finish() {
     queue_->discard();
     queue_.reset();
     communicator_.barrier();
-    if (communicator_.rank() == 0 && left_alone_ == 0) remove_journal(folder_);
+    remove();
+}
+
+void Recorder::remove() const {
+    agree_on(communicator_, [&] {
+        if (communicator_.rank() == 0 && left_alone_ == 0) remove_journal(folder_);
+    });
 }
 
 }  // namespace geom

@@ -9,6 +9,7 @@
 
 #include "mpi/communicator.hpp"
 #include "output/journal_queue.hpp"
+#include "output/weights_digest.hpp"
 
 namespace geom {
 
@@ -36,8 +37,15 @@ public:
     /// Units in the journal of measures that this run was not asked for. They stay there.
     std::int64_t left_alone() const noexcept { return left_alone_; }
 
+    /// What was lost of the journal, in words; empty when it was whole. A record that a kill has torn counts as well.
+    const std::string& damage() const noexcept { return damage_; }
+
     /// Throws Error(internal) for a unit that no measure of the run has declared, or that was taken before.
     void take(UnitResult result);
+
+    /// Collective: the digest of all weights that the units, of the journal and of this run, were computed from. Throws
+    /// AgreedError(input) when two units were computed from different weights.
+    std::uint64_t weights_digest() const;
 
     /// Everything taken is in the journal when this returns.
     void flush() { queue_->flush(); }
@@ -49,6 +57,9 @@ public:
     /// Collective.
     void finish();
 
+    /// The same for a journal that was only read.
+    void remove() const;
+
 private:
     void read();
     void keep(UnitResult&& result);
@@ -59,7 +70,9 @@ private:
     std::filesystem::path folder_;
     std::set<Unit> done_, taken_;
     std::int64_t left_alone_ = 0;
+    std::string damage_;
     std::vector<std::vector<Slab>> slabs_;  // by variable
+    WeightsDigest read_;                    // by the units of the journal, and by this rank's
     std::unique_ptr<JournalQueue> queue_;
 };
 

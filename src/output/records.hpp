@@ -104,10 +104,19 @@ Slab whole_slab(const Schema& schema, const std::string& path, const std::vector
     return make_slab(schema, path, std::move(start), std::move(count), std::as_bytes(std::span(numbers)));
 }
 
-/// A finished unit and its numbers.
+/// Rows [begin, end) of a stored tensor, and what they add to the digest of all weights (Reader::digest_of).
+struct RowsRead {
+    std::string tensor;
+    std::int64_t begin = 0, end = 0;
+    std::uint64_t digest = 0;
+    friend bool operator==(const RowsRead&, const RowsRead&) = default;
+};
+
+/// A finished unit, its numbers, and the rows that they were computed from.
 struct UnitResult {
     Unit unit;
     std::vector<Slab> slabs;
+    std::vector<RowsRead> read = {};
 };
 
 }  // namespace geom

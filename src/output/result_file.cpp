@@ -11,20 +11,19 @@
 #include <cstring>
 #include <map>
 #include <numeric>
-#include <optional>
 #include <utility>
 
 #include "core/crc32c.hpp"
 #include "core/error.hpp"
 #include "core/host_name.hpp"
 #include "output/hdf5_file.hpp"
+#include "output/output_path.hpp"
 
 namespace geom {
 
 namespace {
 
-constexpr std::int64_t largest_write = std::int64_t{1}
-                                       << 30;  // MPI-IO counts in int; larger calls are not to be trusted
+constexpr std::int64_t largest_write = std::int64_t{1} << 30;
 constexpr std::int64_t largest_read = std::int64_t{64} << 20;
 
 [[noreturn]] void raise_system(const std::string& what, int reason) {
@@ -35,7 +34,7 @@ std::filesystem::path folder_of(const std::filesystem::path& file) {
     return file.has_parent_path() ? file.parent_path() : std::filesystem::path(".");
 }
 
-/// A file or folder, opened for a system call.
+/// A file, opened for a system call.
 class Descriptor {
 public:
     Descriptor(const std::filesystem::path& path, int flags) : value_(::open(path.c_str(), flags | O_CLOEXEC, 0666)) {
@@ -49,11 +48,6 @@ public:
 private:
     int value_;
 };
-
-void sync(const std::filesystem::path& path, int flags) {
-    const Descriptor descriptor(path, flags);
-    if (::fsync(descriptor.get()) != 0) raise_system(fmt::format("cannot write {} to disk", path.string()), errno);
-}
 
 /// Where the file system that holds `folder` is mounted: what a reader of "no space left" wants to know.
 std::filesystem::path mount_of(const std::filesystem::path& folder) {
@@ -93,6 +87,15 @@ void reserve_space(const std::filesystem::path& file) {
     if (reason != 0) raise_system(fmt::format("cannot reserve {} bytes for {}", needed, file.string()), reason);
 }
 
+std::vector<std::int32_t> coordinates_of(const Scale& scale) {
+    std::vector<std::int32_t> values = scale.values;
+    if (values.empty()) {
+        values.resize(static_cast<std::size_t>(scale.length));
+        std::iota(values.begin(), values.end(), 0);
+    }
+    return values;
+}
+
 /// Writes a schema as netCDF-4 wants it: every axis of every variable has a scale with an id of its own.
 class Skeleton {
 public:
@@ -116,11 +119,7 @@ private:
     }
 
     void add_coordinates(const Scale& scale, const std::string& path) {
-        std::vector<std::int32_t> values = scale.values;
-        if (values.empty()) {
-            values.resize(static_cast<std::size_t>(scale.length));
-            std::iota(values.begin(), values.end(), 0);
-        }
+        const std::vector<std::int32_t> values = coordinates_of(scale);
         check_length(scale, std::ssize(values));
         file_.create_dataset(path, ValueType::i32, {scale.length});
         if (scale.length > 0) {
@@ -202,30 +201,23 @@ void write_to(Hdf5File& file, const Schema& schema, const std::vector<Slab>& sla
     }
 }
 
-/// Runs f and keeps the first failure, so that the rank can go on to the next collective call.
-template <class F>
-void keep_failure(std::optional<Error>& first, F&& f) {
-    try {
-        f();
-    } catch (const Error& error) {
-        if (!first) first = error;
-    } catch (const std::exception& error) {
-        if (!first) first.emplace(ExitCode::internal, error.what());
-    }
+void verify_box(const Hdf5File& file, const std::filesystem::path& name, const Variable& variable,
+                const Checksum& checksum, std::vector<std::byte>& buffer) {
+    const Slab box{checksum.variable, checksum.start, checksum.count, {}};
+    const std::int64_t bytes = box.elements() * size_of(variable.type);
+    buffer.resize(static_cast<std::size_t>(bytes));
+    file.read(variable.path(), variable.type, {checksum.start, checksum.count, 0, bytes}, buffer.data());
+    if (crc32c(0, buffer.data(), buffer.size()) == checksum.crc) return;
+    throw Error(ExitCode::output,
+                fmt::format("{} does not hold what was written: {} differs in the box at {}, count {}; the file system "
+                            "lost data",
+                            name.string(), variable.path(), text_of(checksum.start), text_of(checksum.count)));
 }
 
-void verify_piece(const Hdf5File& file, const std::filesystem::path& name, const Variable& variable, const Piece& piece,
-                  const std::byte* written, std::vector<std::byte>& buffer) {
-    const auto bytes = static_cast<std::size_t>(piece.bytes);
-    buffer.resize(bytes);
-    file.read(variable.path(), variable.type, piece, buffer.data());
-    if (crc32c(0, buffer.data(), bytes) == crc32c(0, written, bytes)) return;
-    const auto at = std::mismatch(buffer.begin(), buffer.end(), written).first - buffer.begin();
-    throw Error(ExitCode::output,
-                fmt::format("{} does not hold what was written: {} differs at element {} of the box at {}, count "
-                            "{}; the file system or MPI-IO lost data",
-                            name.string(), variable.path(), at / size_of(variable.type), text_of(piece.start),
-                            text_of(piece.count)));
+bool holds(const Hdf5File& file, const Scale& scale) {
+    if (!scale.labels.empty()) return file.read_texts(scale.path()) == scale.labels;
+    const auto values = coordinates_of(scale);
+    return file.read_numbers(scale.path()) == std::vector<double>(values.begin(), values.end());
 }
 
 /// What HDF5 reports while reading a result is the input's fault.
@@ -291,45 +283,6 @@ Schema schema_in(const Hdf5File& file) {
 
 }  // namespace
 
-void check_output(const std::filesystem::path& file, bool overwrite) {
-    std::error_code ignored;
-    const auto status = std::filesystem::status(file, ignored);
-    if (std::filesystem::is_directory(status)) {
-        throw Error(ExitCode::output,
-                    fmt::format("cannot write {}: it is a folder; name a file with -o", file.string()));
-    }
-    if (std::filesystem::exists(status) && !overwrite) {
-        throw Error(ExitCode::output,
-                    fmt::format("{} exists: give --overwrite to replace it, or another name with -o", file.string()));
-    }
-    const auto folder = folder_of(file);
-    const auto place = std::filesystem::status(folder, ignored);
-    if (!std::filesystem::exists(place)) {
-        throw Error(ExitCode::output,
-                    fmt::format("cannot write {}: the folder {} does not exist", file.string(), folder.string()));
-    }
-    if (!std::filesystem::is_directory(place)) {
-        throw Error(ExitCode::output,
-                    fmt::format("cannot write {}: {} is not a folder", file.string(), folder.string()));
-    }
-    // Only making a file tells: permissions do not know of read-only mounts, and root may do everything but that.
-    auto probe = temporary_name(file);
-    probe += ".probe";
-    const int descriptor = ::open(probe.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
-    if (descriptor < 0) {
-        raise_system(fmt::format("cannot write {}: the folder {} is not writable", file.string(), folder.string()),
-                     errno);
-    }
-    ::close(descriptor);
-    ::unlink(probe.c_str());
-}
-
-std::filesystem::path temporary_name(const std::filesystem::path& file) {
-    auto name = file;
-    name += fmt::format(".tmp.{}.{}", host_name(), ::getpid());
-    return name;
-}
-
 void create_skeleton(const std::filesystem::path& temporary, const Schema& schema,
                      const std::vector<Attribute>& attributes) {
     try {
@@ -345,27 +298,75 @@ void create_skeleton(const std::filesystem::path& temporary, const Schema& schem
     }
 }
 
-void write_slabs(const std::filesystem::path& temporary, const Schema& schema, const std::vector<Slab>& slabs,
-                 const Communicator& communicator) {
-    auto file = Hdf5File::open_parallel(temporary, communicator);
-    std::optional<Error> failure;
-    keep_failure(failure, [&] { write_to(file, schema, slabs); });
-    // Collective, and reached by every rank whatever happened above. Flushing syncs each rank's node.
-    keep_failure(failure, [&] { file.flush(); });
-    keep_failure(failure, [&] { file.close(); });
-    if (failure) throw Error(*failure);
-}
-
-void verify_slabs(const std::filesystem::path& temporary, const Schema& schema, const std::vector<Slab>& slabs) {
-    if (slabs.empty()) return;
-    auto file = Hdf5File::open(temporary, Hdf5File::Access::read);
-    std::vector<std::byte> buffer;
-    for (const auto& slab : slabs) {
+std::vector<Checksum> checksums_of(const Schema& schema, std::span<const Slab> slabs) {
+    std::vector<Checksum> checksums;
+    for (const Slab& slab : slabs) {
         const Variable& variable = variable_of(schema, slab);
-        for (const auto& piece : pieces_of(slab, size_of(variable.type), largest_read)) {
-            verify_piece(file, temporary, variable, piece, slab.data.data() + piece.offset, buffer);
+        for (Piece& piece : pieces_of(slab, size_of(variable.type), largest_read)) {
+            const std::uint32_t crc = crc32c(0, slab.data.data() + piece.offset, static_cast<std::size_t>(piece.bytes));
+            checksums.push_back({slab.variable, std::move(piece.start), std::move(piece.count), crc});
         }
     }
+    return checksums;
+}
+
+std::string bytes_of(const std::vector<Checksum>& checksums) {
+    std::string bytes;
+    const auto put = [&bytes](std::int64_t number) {
+        bytes.append(reinterpret_cast<const char*>(&number), sizeof number);
+    };
+    for (const Checksum& checksum : checksums) {
+        put(checksum.variable);
+        put(checksum.crc);
+        put(std::ssize(checksum.start));
+        for (const std::int64_t start : checksum.start) put(start);
+        for (const std::int64_t count : checksum.count) put(count);
+    }
+    return bytes;
+}
+
+std::vector<Checksum> checksums_of(std::string_view bytes) {
+    const auto get = [&bytes] {
+        std::int64_t number = 0;
+        std::memcpy(&number, bytes.data(), sizeof number);
+        bytes.remove_prefix(sizeof number);
+        return number;
+    };
+    std::vector<Checksum> checksums;
+    while (!bytes.empty()) {
+        Checksum& checksum = checksums.emplace_back();
+        checksum.variable = get();
+        checksum.crc = static_cast<std::uint32_t>(get());
+        const auto dims = static_cast<std::size_t>(get());
+        for (std::size_t d = 0; d < dims; ++d) checksum.start.push_back(get());
+        for (std::size_t d = 0; d < dims; ++d) checksum.count.push_back(get());
+    }
+    return checksums;
+}
+
+void verify(const std::filesystem::path& temporary, const Schema& schema, const std::vector<Checksum>& checksums) {
+    auto file = Hdf5File::open(temporary, Hdf5File::Access::read);
+    std::vector<std::byte> buffer;
+    for (const Checksum& checksum : checksums) {
+        verify_box(file, temporary, schema.variables[static_cast<std::size_t>(checksum.variable)], checksum, buffer);
+    }
+    file.close();
+}
+
+void verify_structure(const std::filesystem::path& temporary, const Schema& schema,
+                      const std::vector<Attribute>& attributes) {
+    auto file = Hdf5File::open(temporary, Hdf5File::Access::read);
+    const auto demand = [&](bool same, const std::string& what) {
+        if (same) return;
+        throw Error(ExitCode::output, fmt::format("{} does not hold what was written: {} differs; the file system lost "
+                                                  "data",
+                                                  temporary.string(), what));
+    };
+    for (const Scale& scale : schema.scales) demand(holds(file, scale), "the scale " + scale.path());
+    for (const Variable& variable : schema.variables)
+        demand(file.shape(variable.path()) == schema.shape_of(variable), "the shape of " + variable.path());
+    for (const auto& [group, name, value] : attributes)
+        demand(file.has_attribute(group, name) && file.attribute(group, name) == value, "the attribute " + name);
     file.close();
 }
 
@@ -377,19 +378,7 @@ void append(const std::filesystem::path& temporary, const Schema& schema, const 
     editor.close();
 }
 
-void finish(const std::filesystem::path& temporary, const std::filesystem::path& file) {
-    append(temporary, {}, {}, {{"", "complete", std::int64_t{1}}});
-    auto reopened = Hdf5File::open(temporary, Hdf5File::Access::read);
-    if (!is_complete(reopened)) {
-        throw Error(ExitCode::output,
-                    fmt::format("{} was marked complete, and is not when read back", temporary.string()));
-    }
-    reopened.close();
-    if (::rename(temporary.c_str(), file.c_str()) != 0) {
-        raise_system(fmt::format("cannot rename {} to {}", temporary.string(), file.string()), errno);
-    }
-    sync(folder_of(file), O_RDONLY | O_DIRECTORY);
-}
+Attribute complete_attribute() { return {"", "complete", std::int64_t{1}}; }
 
 struct ResultReader::State {
     Hdf5File file;
@@ -515,7 +504,7 @@ void ResultEditor::set(const Attribute& attribute) { set_attributes(reader_.stat
 void ResultEditor::close() {
     reader_.state_->file.flush();
     reader_.state_->file.close();
-    sync(file_, O_RDWR);  // space that runs out late is reported here
+    sync_file(file_);  // space that runs out late is reported here
 }
 
 double ResultReader::number_attribute(const std::string& group, const std::string& name) const {

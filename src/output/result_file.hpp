@@ -2,9 +2,10 @@
 // renamed.
 //
 //   rank 0   create_skeleton()    groups, scales, variables (early allocation, no fill), attributes; closed
-//   all      write_slabs()        each rank its own contiguous slabs, independently through MPI-IO; closed
-//   all      verify_slabs()       reopened serially, read back, compared by CRC32C
-//   rank 0   finish()             complete = 1, fsync, rename, fsync of the folder
+//   all      write_slabs()        each rank its own slabs (output/write_slabs.hpp)
+//   rank 0   append()             what follows from them; complete = 1 comes last; fsync
+//   all      verify()             reopened, every number and attribute read back
+//   rank 0   give_name()          rename, fsync of the folder (output/output_path.hpp)
 #pragma once
 
 #include <cstdint>
@@ -12,10 +13,10 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
-#include "mpi/communicator.hpp"
 #include "output/records.hpp"
 
 namespace geom {
@@ -25,36 +26,41 @@ struct Attribute {
     std::string group;  ///< "" for the root; a variable's path is as good
     std::string name;
     AttributeValue value;
+    friend bool operator==(const Attribute&, const Attribute&) = default;
 };
-
-/// Throws Error(output) when `file` exists and may not be overwritten, or its folder is missing or not writable.
-/// Leaves nothing behind.
-void check_output(const std::filesystem::path& file, bool overwrite);
-
-/// The name a result is written under until it is complete: FILE.tmp.HOST.PID, in the same folder. For rank 0 to
-/// choose.
-std::filesystem::path temporary_name(const std::filesystem::path& file);
 
 /// Serial. Takes the whole file's space from the disk at once, so that a full one is found here and not hours later.
 /// Throws Error(output) naming the file and the system's reason; then nothing is left behind.
 void create_skeleton(const std::filesystem::path& temporary, const Schema& schema,
                      const std::vector<Attribute>& attributes);
 
-/// Collective; a rank without slabs takes part with none. A rank that fails to write still flushes and closes with the
-/// others, then throws Error(output) on its own: callers agree on it. Throws AgreedError when some rank does not see
-/// the file, Error(internal) when MPI-IO opens it on some ranks only: then the job has to be aborted.
-void write_slabs(const std::filesystem::path& temporary, const Schema& schema, const std::vector<Slab>& slabs,
-                 const Communicator& communicator);
+/// What a box of a variable has to hold.
+struct Checksum {
+    std::int64_t variable = 0;  ///< index into Schema::variables
+    std::vector<std::int64_t> start, count;
+    std::uint32_t crc = 0;
+};
 
-/// Local: reads this rank's slabs back. Throws Error(output) on the first difference.
-void verify_slabs(const std::filesystem::path& temporary, const Schema& schema, const std::vector<Slab>& slabs);
+/// The checksums of slabs that are written; of pieces that can be read back one at a time.
+std::vector<Checksum> checksums_of(const Schema& schema, std::span<const Slab> slabs);
+
+/// As bytes for another rank, and back.
+std::string bytes_of(const std::vector<Checksum>& checksums);
+std::vector<Checksum> checksums_of(std::string_view bytes);
+
+/// Local. Throws Error(output) on the first box that does not hold what its checksum is of.
+void verify(const std::filesystem::path& temporary, const Schema& schema, const std::vector<Checksum>& checksums);
+
+/// Local: the coordinates of all scales are the schema's, and the file has these attributes. Throws Error(output).
+void verify_structure(const std::filesystem::path& temporary, const Schema& schema,
+                      const std::vector<Attribute>& attributes);
 
 /// Serial: adds slabs and attributes to a closed file; they are on disk when this returns. Throws Error(output).
 void append(const std::filesystem::path& temporary, const Schema& schema, const std::vector<Slab>& slabs,
             const std::vector<Attribute>& attributes);
 
-/// Serial: complete = 1, fsync, rename over `file`, fsync of the folder. Throws Error(output).
-void finish(const std::filesystem::path& temporary, const std::filesystem::path& file);
+/// The attribute that says so of a complete result.
+Attribute complete_attribute();
 
 /// Reads a result file back: its schema is implied by the file. Used by analysis, analyze and tests.
 class ResultReader {

@@ -23,20 +23,10 @@ std::string utc_now() {
 
 // What the digest of this run's reading does not cover.
 std::string not_in_digest(const RunRecord& run) {
-    std::string text;
-    if (run.resumed_units > 0) {
-        text = fmt::format(
-            "{} units came from the journal of a stopped run: their weights were compared by headers, "
-            "sizes and file names, and the digest is of the rest",
-            run.resumed_units);
-    }
-    if (!run.copied_measures.empty()) {
-        text += fmt::format(
-            "{}{} came from an earlier result of the same model and options, and the digest is of what "
-            "the others read",
-            text.empty() ? "" : "; ", fmt::join(run.copied_measures, ", "));
-    }
-    return text;
+    if (run.copied_measures.empty()) return {};
+    return fmt::format(
+        "{} came from an earlier result of the same fingerprint and options, and the digest is of what the others read",
+        fmt::join(run.copied_measures, ", "));
 }
 
 }  // namespace
@@ -97,6 +87,7 @@ std::vector<Attribute> root_attributes(const RunRecord& run) {
         {"", "commit", run.commit},
         {"", "config", run.config},
         {"", "weights_digest", fmt::format("{:016x}", run.digest)},
+        {"", "fingerprint", run.fingerprint},
         {"", "dtype", run.dtype},
         {"", "model_layers", run.model_layers},
         {"", "layers", fmt::format("{}:{}", run.layers.begin, run.layers.end)},

@@ -23,7 +23,7 @@ struct RunRecord {
     std::string program_version, command_line;
     std::vector<std::string> versions;  ///< of libraries: "mpi Open MPI v4.1.4"
     // of the model
-    std::string model, revision, commit, config, dtype;
+    std::string model, revision, commit, config, fingerprint, dtype;
     std::uint64_t seed = 0;  ///< of made-up weights
     std::int64_t model_layers = 0, heads = 0, hidden = 0;
     std::int64_t group_size = 1;        ///< query heads that share a key head in every layer
@@ -41,9 +41,8 @@ struct RunRecord {
     std::int64_t passes = 1, bytes_read = 0, flops = 0;
     std::int64_t planned_bytes = 0, peak_bytes = 0;
     std::int64_t planned_device_bytes = 0, peak_device_bytes = 0;  ///< of a GPU; 0 without
-    std::uint64_t digest = 0;                                      ///< of the weights this run has read
-    std::int64_t resumed_units = 0;                                ///< taken from the journal
-    std::vector<std::string> copied_measures;                      ///< taken from an earlier result
+    std::uint64_t digest = 0;                  ///< of the weights that the numbers come from, but for copied_measures
+    std::vector<std::string> copied_measures;  ///< taken from an earlier result
     std::vector<PhaseTime> phases;
 };
 

@@ -6,6 +6,7 @@
 #include <array>
 #include <map>
 #include <numeric>
+#include <set>
 
 #include "core/error.hpp"
 
@@ -238,6 +239,38 @@ Demand demand_of(const ModelShape& shape, std::span<const MeasureDemand> measure
         demand.rows.push_back(wanted.parts());
     }
     return demand;
+}
+
+std::vector<WeightRows> rows_read(const ModelShape& shape, const Needs& needs, const Unit& unit) {
+    std::vector<WeightRows> read;
+    const auto add = [&](std::int64_t row, WeightFamily family, std::int64_t expert) {
+        const WeightShape* weight = shape.at(row).find(family, expert);
+        if (weight != nullptr) read.push_back({row, family, expert, {0, weight->rows}});
+    };
+    if (unit.of == UnitOf::layer) {
+        const auto set = needs.together.begin() + unit.second;
+        const bool all = needs.rising.chunks > 0;
+        std::set<WeightFamily> families;
+        for (auto at = all ? needs.together.begin() : set; at != (all ? needs.together.end() : set + 1); ++at)
+            families.insert(at->begin(), at->end());
+        for (const WeightFamily family : families) {
+            add(unit.first, family, -1);
+            if (needs.previous_layer && unit.first > 0) add(unit.first - 1, family, -1);
+        }
+    } else if (unit.of == UnitOf::expert) {
+        for (const WeightFamily family : expert_families) add(unit.first, family, unit.second);
+    } else if (unit.of == UnitOf::global) {
+        const WeightShape& weight = shape.globals[static_cast<std::size_t>(unit.first)];
+        read.push_back({-1, weight.family, -1, {0, weight.rows}});
+    } else {
+        for (const std::int64_t row : shape.attention_rows()) {
+            const std::int64_t hd = shape.at(row).head_dim;
+            const std::int64_t key = shape.kv_head(row, unit.first / shape.group_size());
+            read.push_back({row, WeightFamily::q_proj, -1, {unit.first * hd, (unit.first + 1) * hd}});
+            read.push_back({row, WeightFamily::k_proj, -1, {key * hd, (key + 1) * hd}});
+        }
+    }
+    return read;
 }
 
 std::int64_t strip_rows(const WeightShape& global) noexcept {

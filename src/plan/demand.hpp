@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "core/model_shape.hpp"
+#include "core/range.hpp"
 #include "core/unit.hpp"
 
 namespace geom {
@@ -102,6 +103,18 @@ struct Demand {
 
 /// Throws Error(internal) for a unit that does not fit its measure's needs or the shape.
 Demand demand_of(const ModelShape& shape, std::span<const MeasureDemand> measures);
+
+/// Rows of a weight.
+struct WeightRows {
+    std::int64_t row = 0;  ///< of ModelShape::layers; -1 for a global
+    WeightFamily family = WeightFamily::q_proj;
+    std::int64_t expert = -1;
+    Range rows;
+};
+
+/// What a unit is computed from, so far as no other unit of its measure says so: all units of a measure together name
+/// all that it reads. Of a pair of heads that is its query head, and that head's key.
+std::vector<WeightRows> rows_read(const ModelShape& shape, const Needs& needs, const Unit& unit);
 
 /// Rows of a global that are in memory at a time: what 64 MiB hold, by the model alone.
 std::int64_t strip_rows(const WeightShape& global) noexcept;

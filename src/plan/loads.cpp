@@ -108,6 +108,7 @@ private:
             visits.push_back(visit);
         } else {
             found->units.insert(found->units.end(), visit.units.begin(), visit.units.end());
+            std::sort(found->units.begin(), found->units.end());  // parts do not come in the order of units
         }
     }
 

@@ -52,7 +52,7 @@ std::uint64_t digest_key(const std::string& tensor) {
 }
 
 // What a row of a tensor adds to the digest.
-std::uint64_t digest_of_row(std::uint64_t key, std::int64_t row, std::uint32_t crc) {
+std::uint64_t digest_term(std::uint64_t key, std::int64_t row, std::uint32_t crc) {
     return mixed(mixed(key + static_cast<std::uint64_t>(row)) + crc);
 }
 
@@ -95,8 +95,10 @@ std::int64_t first_not_finite(DType dtype, const std::byte* data, std::int64_t e
     }
 }
 
-Reader::Reader(std::vector<std::filesystem::path> files, int threads)
-    : files_(std::move(files)), descriptors_(files_.size(), -1), workers_(threads) {}
+Reader::Reader(std::vector<std::filesystem::path> files, int threads, std::vector<FileStamp> stamps)
+    : files_(std::move(files)), descriptors_(files_.size(), -1), stamps_(std::move(stamps)), workers_(threads) {
+    if (stamps_.empty()) stamps_.resize(files_.size());
+}
 
 Reader::~Reader() {
     for (const int descriptor : descriptors_) {
@@ -120,6 +122,7 @@ void Reader::read(std::span<const ReadJob> jobs) {
     }
     workers_.for_each(static_cast<std::int64_t>(pieces.size()),
                       [&](std::int64_t i, int) { read_piece(pieces[static_cast<std::size_t>(i)]); });
+    check_files_unchanged();
 }
 
 // Before any rows, so that threads only look at what is kept.
@@ -174,24 +177,61 @@ void Reader::read_piece(const ReadJob& piece) {
     read_weight(weight, piece.rows, stored);
     check_finite(weight, piece.rows, weight.dtype, stored);
     bytes_read_ += bytes;
-    if (!piece.repeated) digest_ += digest_of(weight, piece.rows, stored);
+    count_rows(piece, stored);
     if (narrow.empty()) return;
     widen_f8(weight, piece.rows, scales_of(weight).values.data(), stored, piece.out);
     check_finite(weight, piece.rows, DType::f32, piece.out);  // a scale may be too large
 }
 
-std::uint64_t Reader::digest_of(const Weight& weight, Range rows, const std::byte* stored) {
-    const std::vector<bool> fresh = mark_read(weight, rows);
-    const std::uint64_t key = digest_key(weight.tensor);
+void Reader::count_rows(const ReadJob& piece, const std::byte* stored) {
+    const Weight& weight = *piece.weight;
+    std::vector<std::uint64_t> digests;
+    for (std::int64_t row = piece.rows.begin; row < piece.rows.end; ++row, stored += weight.row_bytes())
+        digests.push_back(digest_of_row(weight, weight.first_row + row, stored));
+    auto at = static_cast<std::size_t>(weight.first_row + piece.rows.begin);
+    const std::lock_guard lock(rows_mutex_);
+    ReadRows& rows = rows_[weight.tensor];
+    if (rows.read.size() < at + digests.size()) {
+        rows.digests.resize(at + digests.size());
+        rows.read.resize(at + digests.size());
+        rows.counted.resize(at + digests.size());
+    }
+    for (const std::uint64_t digest : digests) {
+        if (rows.read[at] && rows.digests[at] != digest)
+            throw Error(
+                ExitCode::input,
+                fmt::format("tensor {}: row {} was read twice and differed; the checkpoint is being written to, "
+                            "or storage is at fault",
+                            in_quotes(weight.tensor), at));
+        rows.digests[at] = digest;
+        rows.read[at] = true;
+        if (!piece.repeated && !rows.counted[at]) {
+            rows.counted[at] = true;
+            digest_ += digest;
+        }
+        ++at;
+    }
+}
+
+// With the row of scales that begins with it.
+std::uint64_t Reader::digest_of_row(const Weight& weight, std::int64_t of_tensor, const std::byte* stored) const {
+    std::uint64_t digest = digest_term(digest_key(weight.tensor), of_tensor,
+                                       crc32c(0, stored, static_cast<std::size_t>(weight.row_bytes())));
+    if (!weight.scales || of_tensor % weight.scales->block_rows != 0) return digest;
+    const std::int64_t of_scales = of_tensor / weight.scales->block_rows;
+    return digest + digest_term(digest_key(weight.scales->tensor), of_scales,
+                                scales_of(weight).row_crcs[static_cast<std::size_t>(of_scales)]);
+}
+
+std::uint64_t Reader::digest_of(const Weight& weight, Range rows) const {
+    const std::lock_guard lock(rows_mutex_);
+    const auto found = rows_.find(weight.tensor);
     std::uint64_t sum = 0;
-    for (std::int64_t row = rows.begin; row < rows.end; ++row, stored += weight.row_bytes()) {
-        if (!fresh[static_cast<std::size_t>(row - rows.begin)]) continue;
-        const std::int64_t of_tensor = weight.first_row + row;
-        sum += digest_of_row(key, of_tensor, crc32c(0, stored, static_cast<std::size_t>(weight.row_bytes())));
-        if (!weight.scales || of_tensor % weight.scales->block_rows != 0) continue;
-        const std::int64_t of_scales = of_tensor / weight.scales->block_rows;
-        sum += digest_of_row(digest_key(weight.scales->tensor), of_scales,
-                             scales_of(weight).row_crcs[static_cast<std::size_t>(of_scales)]);
+    for (std::int64_t row = weight.first_row + rows.begin; row < weight.first_row + rows.end; ++row) {
+        const auto at = static_cast<std::size_t>(row);
+        if (found == rows_.end() || at >= found->second.read.size() || !found->second.read[at])
+            throw Error(ExitCode::internal, fmt::format("row {} of tensor {} was not read", row, weight.tensor));
+        sum += found->second.digests[at];
     }
     return sum;
 }
@@ -207,20 +247,6 @@ void Reader::check_finite(const Weight& weight, Range rows, DType dtype, const s
                     file != nullptr ? files_[static_cast<std::size_t>(file->file)].string() : "synthetic weights",
                     weight.tensor, weight.first_row + rows.begin + bad / weight.cols, bad % weight.cols,
                     dtype == weight.dtype ? "" : " once multiplied by its scale"));
-}
-
-std::vector<bool> Reader::mark_read(const Weight& weight, Range rows) {
-    const auto begin = static_cast<std::size_t>(weight.first_row + rows.begin),
-               n = static_cast<std::size_t>(rows.size());
-    std::vector<bool> fresh(n);
-    const std::lock_guard lock(seen_mutex_);
-    std::vector<bool>& seen = seen_[weight.tensor];
-    if (seen.size() < begin + n) seen.resize(begin + n);
-    for (std::size_t i = 0; i < n; ++i) {
-        fresh[i] = !seen[begin + i];
-        seen[begin + i] = true;
-    }
-    return fresh;
 }
 
 void Reader::read_weight(const Weight& weight, Range rows, std::byte* out) {
@@ -258,8 +284,18 @@ int Reader::open_file(std::int32_t file) {
         descriptor = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
         if (descriptor < 0)
             throw Error(ExitCode::input, fmt::format("{}: cannot be opened: {}", path, std::strerror(errno)));
+        FileStamp& stamp = stamps_[static_cast<std::size_t>(file)];
+        if (stamp == FileStamp()) stamp = stamp_of(descriptor, path);
+        check_unchanged(descriptor, stamp, path);
     }
     return descriptor;
+}
+
+// What lies in memory was read while the files were as their headers said.
+void Reader::check_files_unchanged() const {
+    for (std::size_t file = 0; file < files_.size(); ++file) {
+        if (descriptors_[file] >= 0) check_unchanged(descriptors_[file], stamps_[file], files_[file].string());
+    }
 }
 
 }  // namespace geom

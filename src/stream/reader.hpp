@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "checkpoint/checkpoint.hpp"
+#include "checkpoint/input_file.hpp"
 #include "checkpoint/weight.hpp"
 #include "core/range.hpp"
 #include "kernels/workers.hpp"
@@ -33,8 +34,9 @@ public:
     /// Bytes a piece has at most: large enough for parallel file systems, small enough to share among threads.
     static constexpr std::int64_t piece_bytes = std::int64_t{8} << 20;
 
-    /// `threads` read at a time. `files` are Checkpoint::files().
-    Reader(std::vector<std::filesystem::path> files, int threads);
+    /// `threads` read at a time. `files` are Checkpoint::files(), `stamps` Checkpoint::stamps(); without them a file
+    /// counts as it is when it is opened.
+    Reader(std::vector<std::filesystem::path> files, int threads, std::vector<FileStamp> stamps = {});
     ~Reader();
     Reader(const Reader&) = delete;
     Reader& operator=(const Reader&) = delete;
@@ -46,8 +48,8 @@ public:
     }
 
     /// Fills every job; for one caller at a time. Throws Error(input) when a file is shorter than its header promised
-    /// or cannot be read, or a scale is not positive and finite, Error(numerics) for a NaN or an infinity, all with
-    /// file, tensor and place.
+    /// or cannot be read, was replaced or written to since that header was read, or a scale is not positive and finite,
+    /// Error(numerics) for a NaN or an infinity, all with file, tensor and place.
     void read(std::span<const ReadJob> jobs);
 
     std::int64_t bytes_read() const noexcept { return bytes_read_; }  ///< of weights and scales
@@ -58,10 +60,18 @@ public:
     /// on who read what, when, or in which pieces.
     std::uint64_t digest() const noexcept { return digest_; }
 
+    /// The same sum over these rows of `weight`, whether they were `repeated` or not. Throws Error(internal) when they
+    /// were not all read.
+    std::uint64_t digest_of(const Weight& weight, Range rows) const;
+
 private:
     struct Scales {
         std::vector<float> values;
         std::vector<std::uint32_t> row_crcs;  // of their stored bytes
+    };
+    struct ReadRows {  // of a tensor
+        std::vector<std::uint64_t> digests;
+        std::vector<bool> read, counted;
     };
     void read_missing_scales(std::span<const ReadJob> jobs);
     Scales read_scales(const ScaleSource& source);
@@ -69,18 +79,19 @@ private:
     void read_piece(const ReadJob& piece);
     void read_weight(const Weight& weight, Range rows, std::byte* out);
     void read_bytes(FileSource at, const std::string& tensor, std::span<std::byte> out);
-    std::uint64_t digest_of(const Weight& weight, Range rows, const std::byte* stored);
+    void count_rows(const ReadJob& piece, const std::byte* stored);
+    std::uint64_t digest_of_row(const Weight& weight, std::int64_t of_tensor, const std::byte* stored) const;
     void check_finite(const Weight& weight, Range rows, DType dtype, const std::byte* data) const;
-    /// Which of the rows are read for the first time; from now on none is.
-    std::vector<bool> mark_read(const Weight& weight, Range rows);
     int open_file(std::int32_t file);
+    void check_files_unchanged() const;
 
     std::vector<std::filesystem::path> files_;
     std::vector<int> descriptors_;
     std::mutex open_mutex_;
-    std::mutex seen_mutex_;
-    std::map<std::string, std::vector<bool>> seen_;  // tensor -> rows that are in the digest
-    std::map<std::string, Scales> scales_;           // by the names of their own tensors
+    std::vector<FileStamp> stamps_;
+    mutable std::mutex rows_mutex_;
+    std::map<std::string, ReadRows> rows_;  // by tensor
+    std::map<std::string, Scales> scales_;  // by the names of their own tensors
     std::atomic<std::int64_t> bytes_read_{0};
     std::atomic<std::uint64_t> digest_{0};
     Workers workers_;

@@ -136,11 +136,14 @@ class Bench:
             self.note(f"memory, {ranks}", about["peak_memory"] / about["planned_memory"])
             if "peak_device_memory" in about:
                 self.note(f"GPU memory, {ranks}", about["peak_device_memory"] / about["planned_device_memory"])
+        self.note("spectra", self.whole(max(self.ranks), self.shape, "spectra")["phases"]["spectra"]["max"])
         if self.scripts:
-            seconds = self.baseline("gram", "eig", "kernel")
+            seconds = self.baseline("gram", "eig", "kernel", "spectra")
             scripts_heads = seconds["eig (all heads)"] + seconds["kernel eff rank (all heads)"]
             self.note("scripts gram", seconds["gram"])
             self.note("scripts heads", scripts_heads)
+            self.note("scripts spectra", seconds["spectra of 7 families (all layers)"])
+            self.note("spectra ratio", self.values["scripts spectra"][-1] / self.values["spectra"][-1])
             self.note("gram ratio", seconds["gram"] / self.values["gram"][-1])
             self.note("heads ratio", scripts_heads / self.values["heads"][-1])
 
@@ -178,6 +181,12 @@ class Bench:
             self.shown("heads", "s"),
             self.of_scripts("the scripts' eigenvalues and kernel ranks", "heads"),
             self.shown("heads ratio", "×", 1),
+        )
+        self.row(
+            f"spectra, the embedding's too, {max(self.ranks)} ranks",
+            self.shown("spectra", "s"),
+            self.of_scripts("the scripts' singular values, without it", "spectra"),
+            self.shown("spectra ratio", "×", 1),
         )
         if self.arguments.checkpoint:
             self.row(

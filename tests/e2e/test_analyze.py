@@ -1,5 +1,6 @@
-"""geom-mpi analyze: the tables of results of golden checkpoints, held against the numbers of the HDF5 file by numpy; the
-same cells in every format; other anchors against runs with that anchor; files of hundreds of megabytes in little memory.
+"""geom-mpi analyze: the tables of results of golden checkpoints, held against the numbers of the HDF5 file by numpy;
+the same cells in every format; other anchors against runs with that anchor; files of hundreds of megabytes in little
+memory.
 """
 
 import csv
@@ -15,7 +16,6 @@ import sys
 
 import numpy as np
 import pytest
-
 from conftest import (
     ENVIRONMENT,
     GOLDEN,
@@ -75,9 +75,7 @@ def nan_mean(values, axis):
 def read(file):
     with h5py.File(file) as opened:
         found = {}
-        opened.visititems(
-            lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None
-        )
+        opened.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
         return found
 
 
@@ -189,7 +187,13 @@ def test_effective_ranks_and_their_statistics_are_those_of_the_file(runs, model)
     equal(np.array([column(matrix, f"h{h}") for h in range(ranks.shape[1])]).T, ranks)
     for name, axis in (("heads_by_layer", 1), ("heads_by_head", 0)):
         table = tables[name]
-        for figure, function in {"mean": np.mean, "sd": np.std, "min": np.min, "median": np.median, "max": np.max}.items():
+        for figure, function in {
+            "mean": np.mean,
+            "sd": np.std,
+            "min": np.min,
+            "median": np.median,
+            "max": np.max,
+        }.items():
             equal(column(table, figure), function(ranks, axis), rtol=1e-11)
     for name in ("eff_rank_energy", "stable_rank", "asymmetry", "positivity", "sym_positive_energy"):
         equal(column(tables["heads_by_layer"], name), nan_mean(result[f"heads/{name}"], 1))
@@ -225,7 +229,7 @@ def test_a_head_in_depth_is_what_numpy_makes_of_its_numbers(runs, model):
         largest = tables["head_largest"]
         n = len(largest["rows"])
         assert n == min(20, symmetric.size)
-        padded = lambda numbers: np.concatenate([numbers, np.full(n, np.nan)])[:n]
+        padded = lambda numbers, n=n: np.concatenate([numbers, np.full(n, np.nan)])[:n]
         equal(column(largest, "singular_value"), padded(singular))
         equal(column(largest, "energy"), padded(energy))
         equal(column(largest, "eig_re") + 1j * column(largest, "eig_im"), padded(values))
@@ -233,7 +237,11 @@ def test_a_head_in_depth_is_what_numpy_makes_of_its_numbers(runs, model):
         equal(column(largest, "sym_eig"), symmetric[:n])
         equal(column(largest, "sym_energy"), (np.cumsum(symmetric**2) / (symmetric**2).sum())[:n])
         ranges = {row["of"]: row for row in tables["head_ranges"]["rows"]}
-        for name, numbers in {"singular values": singular, "|eigenvalues|": np.abs(values), "real parts": values.real}.items():
+        for name, numbers in {
+            "singular values": singular,
+            "|eigenvalues|": np.abs(values),
+            "real parts": values.real,
+        }.items():
             for share, where in {"min": 0, "5%": 0.05, "25%": 0.25, "median": 0.5, "95%": 0.95, "max": 1}.items():
                 assert ranges[name][share] == pytest.approx(np.quantile(numbers, where), abs=1e-13)
 
@@ -254,7 +262,7 @@ def shown(value):
 def same_cells(found, table):
     """Cells as texts, a list a row, against a table of JSON, where NaN is null like a cell with nothing in it."""
     assert len(found) == len(table["rows"])
-    for texts, row in zip(found, table["rows"]):
+    for texts, row in zip(found, table["rows"], strict=True):
         for text, value in zip(texts, row.values(), strict=True):
             assert text == shown(value) or (value is None and text == "NaN")
 
@@ -266,7 +274,7 @@ def test_markdown_holds_the_same_cells(runs, model):
     sections = analyze(file, "--format", "md").split("\n## ")[1:]
     plain = lambda text: re.sub(r"\\(.)", r"\1", text)
     assert [plain(section.split("\n")[0]) for section in sections] == [table["title"] for table in tables.values()]
-    for section, table in zip(sections, tables.values()):
+    for section, table in zip(sections, tables.values(), strict=True):
         lines = [line for line in section.split("\n") if line.startswith("|")]
         cells = [[plain(cell.strip()) for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
         assert cells[0] == list(table["rows"][0])
@@ -304,7 +312,7 @@ def test_csv_gives_back_every_digit_in_files_and_in_sections(runs, model, tmp_pa
         assert rest.strip("\n") == (folder / f"{name}.csv").read_text().strip("\n")
         rows = list(csv.DictReader(io.StringIO(rest)))
         assert len(rows) == len(table["rows"])
-        for row, wanted in zip(rows, table["rows"]):
+        for row, wanted in zip(rows, table["rows"], strict=True):
             for key, value in wanted.items():
                 if value is None:
                     assert row[key] in ("", "NaN")
@@ -506,12 +514,20 @@ def allocated(file, path, dtype, shape):
 
 def write_large_result(name, small):
     """The layout of a small result at a size at which gram and its like have 134 MB each; most of it zeros."""
-    lengths = {"layer": LAYERS, "layer_b": LAYERS, "head": HEADS, "rank": RANK, "sym": 2 * RANK, "direction": TOP_K,
-               "hidden": HIDDEN}
+    lengths = {
+        "layer": LAYERS,
+        "layer_b": LAYERS,
+        "head": HEADS,
+        "rank": RANK,
+        "sym": 2 * RANK,
+        "direction": TOP_K,
+        "hidden": HIDDEN,
+    }
     random = np.random.default_rng(0)
     with h5py.File(small) as source, h5py.File(name, "w", libver=("earliest", "v108")) as file:
-        file.attrs.update({**source.attrs, "hidden": HIDDEN, "heads": HEADS, "layers": f"0:{LAYERS}",
-                           "model_layers": LAYERS})
+        file.attrs.update(
+            {**source.attrs, "hidden": HIDDEN, "heads": HEADS, "layers": f"0:{LAYERS}", "model_layers": LAYERS}
+        )
         scales = {}
 
         def copy(path, item):
@@ -563,7 +579,9 @@ def test_a_file_of_a_gigabyte_is_analysed_in_little_memory(runs, tmp_path):
         out = tmp_path / "tables"
         command = [str(PROGRAM), "analyze", str(file), "--format", "json", "-o", str(out), *map(str, arguments)]
         # from a small process: what a child has between fork and exec counts as the child's
-        finished = subprocess.run([sys.executable, "-c", PEAK, *command], env=ENVIRONMENT, capture_output=True, text=True)
+        finished = subprocess.run(
+            [sys.executable, "-c", PEAK, *command], env=ENVIRONMENT, capture_output=True, text=True
+        )
         assert finished.returncode == 0, finished.stderr
         return int(finished.stdout) * 1024, json.loads((out / "tables.json").read_text())["tables"]
 

@@ -12,7 +12,9 @@
 #include "core/range.hpp"
 #include "mpi/agreement.hpp"
 #include "mpi/communicator.hpp"
+#include "output/output_path.hpp"
 #include "output/result_file.hpp"
+#include "output/write_slabs.hpp"
 
 namespace {
 
@@ -109,9 +111,11 @@ protected:
 
     void write_verify_finish(const std::vector<Slab>& slabs) {
         geom::agree_on(world_, [&] { geom::write_slabs(temporary_, schema(), slabs, world_); });
-        geom::agree_on(world_, [&] { geom::verify_slabs(temporary_, schema(), slabs); });
+        geom::agree_on(world_, [&] { geom::verify(temporary_, schema(), geom::checksums_of(schema(), slabs)); });
         geom::agree_on(world_, [&] {
-            if (world_.rank() == 0) geom::finish(temporary_, file_);
+            if (world_.rank() != 0) return;
+            geom::append(temporary_, schema(), {}, {geom::complete_attribute()});
+            geom::give_name(temporary_, file_, false);
         });
     }
 
@@ -153,7 +157,7 @@ TEST_F(ParallelWrite, WritesTheSameNumbersAsGivenTwoHundredTimes) {
         const Slab slab = geom::make_slab(wide, "numbers", {mine.begin, 0}, {mine.size(), columns},
                                           std::as_bytes(std::span(numbers)));
         geom::agree_on(world_, [&] { geom::write_slabs(file, wide, {slab}, world_); });
-        geom::agree_on(world_, [&] { geom::verify_slabs(file, wide, {slab}); });
+        geom::agree_on(world_, [&] { geom::verify(file, wide, geom::checksums_of(wide, {&slab, 1})); });
     }
 }
 

@@ -5,7 +5,8 @@
 #include "mpi/environment.hpp"
 
 int main(int argc, char** argv) {
-    geom::MpiEnvironment environment(argc, argv);
+    geom::MpiEnvironment environment(argc, argv, 600.0);
+    environment.started();
     testing::InitGoogleTest(&argc, argv);
     geom::Communicator world = geom::Communicator::world();
     if (world.rank() != 0) {

@@ -37,7 +37,7 @@ std::string index_refusal(const std::string& text) {
 TEST(Catalogue, finds_the_tensors_of_a_single_file) {
     const Catalogue catalogue = Catalogue::open(golden / "llama-tiny", golden / "llama-tiny");
     ASSERT_EQ(catalogue.files().size(), 1U);
-    EXPECT_EQ(catalogue.file_bytes()[0], static_cast<std::int64_t>(fs::file_size(catalogue.files()[0])));
+    EXPECT_EQ(catalogue.stamps()[0].bytes, static_cast<std::int64_t>(fs::file_size(catalogue.files()[0])));
     const TensorInfo* tensor = catalogue.find("model.layers.4.self_attn.q_proj.weight");
     ASSERT_NE(tensor, nullptr);
     EXPECT_EQ(tensor->dtype, DType::f32);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <set>
+#include <tuple>
 
 #include "support/error_of.hpp"
 #include "support/plan_inputs.hpp"
@@ -170,6 +171,34 @@ TEST(Demand, of_units_that_do_not_fit_their_measure_is_a_bug) {
     refuses(same_head({}), {"same", UnitOf::head, 4, 0}, "outside of the model");
     refuses(same_head({}), {"same", UnitOf::pair, 0, 0}, "do not say so");
     refuses(all_pairs(shape), {"pairs", UnitOf::pair, 0, 2}, "outside of the model");
+}
+
+// What all units of a measure read is what its parts demand, each row by at least one of them.
+TEST(Demand, units_name_the_rows_they_are_computed_from) {
+    ModelShape shape = model_of(small);
+    shape.layers[1] = layer_of(small, 1, true, 3);
+    const auto rows_of = [&](const MeasureDemand& measure) {
+        std::set<std::tuple<std::int64_t, WeightFamily, std::int64_t, std::int64_t>> rows;
+        for (const Unit& unit : measure.owed) {
+            for (const WeightRows& read : rows_read(shape, measure.needs, unit)) {
+                for (std::int64_t row = read.rows.begin; row < read.rows.end; ++row)
+                    rows.emplace(read.row, read.family, read.expert, row);
+            }
+        }
+        return std::ssize(rows);
+    };
+    EXPECT_EQ(rows_of(same_head({0, 1, 2, 3})), 3 * (4 + 2) * 8);
+    EXPECT_EQ(rows_of(same_head({3})), 3 * (1 + 1) * 8);
+    EXPECT_EQ(rows_of(of_experts(shape)), 3 * (32 + 32 + 16));
+    EXPECT_EQ(rows_of(of_layers("mlp", shape, {mlp_families()})), 2 * (32 + 32 + 16)) << "of two dense layers";
+    auto steps_of_last = steps(shape);
+    std::erase_if(steps_of_last.owed, [](const Unit& unit) { return unit.first != 2; });
+    ASSERT_TRUE(steps_of_last.needs.previous_layer);
+    std::set<std::int64_t> rows;
+    for (const WeightRows& read : rows_read(shape, steps_of_last.needs, steps_of_last.owed.front()))
+        rows.insert(read.row);
+    EXPECT_TRUE(rows.contains(2));
+    EXPECT_FALSE(rows.contains(0));
 }
 
 TEST(Demand, a_strip_of_a_global_takes_64_MiB_of_memory_by_the_model_alone) {

@@ -48,11 +48,12 @@ UnitResult result_of(std::int64_t layer) {
     return {{"heads", geom::UnitOf::layer, layer, 0},
             {Slab{0, {layer, 0}, {1, 2}, bytes_of<double>({value, -value})},
              Slab{1, {layer}, {1}, bytes_of<std::int32_t>({static_cast<std::int32_t>(layer) - 3})},
-             Slab{2, {}, {}, bytes_of<float>({static_cast<float>(layer)})}}};
+             Slab{2, {}, {}, bytes_of<float>({static_cast<float>(layer)})}},
+            {{"q_proj", layer, layer + 2, 7}, {"k_proj", 0, layer, UINT64_MAX}}};
 }
 
 bool equal(const UnitResult& a, const UnitResult& b) {
-    return a.unit == b.unit &&
+    return a.unit == b.unit && a.read == b.read &&
            std::equal(a.slabs.begin(), a.slabs.end(), b.slabs.begin(), b.slabs.end(), [](const Slab& x, const Slab& y) {
                return x.variable == y.variable && x.start == y.start && x.count == y.count && x.data == y.data;
            });

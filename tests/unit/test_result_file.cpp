@@ -13,6 +13,7 @@
 #include <numeric>
 
 #include "core/error.hpp"
+#include "output/output_path.hpp"
 #include "output/result_file.hpp"
 
 namespace {
@@ -128,8 +129,10 @@ protected:
         const auto temporary = geom::temporary_name(file);
         geom::create_skeleton(temporary, schema, sample_attributes());
         geom::append(temporary, schema, sample_slabs(schema), {{"", "ranks", std::int64_t{3}}});
-        geom::verify_slabs(temporary, schema, sample_slabs(schema));
-        geom::finish(temporary, file);
+        geom::verify(temporary, schema, geom::checksums_of(schema, sample_slabs(schema)));
+        geom::append(temporary, schema, {}, {geom::complete_attribute()});
+        geom::verify_structure(temporary, schema, sample_attributes());
+        geom::give_name(temporary, file, true);
     }
 
     /// Files in the folder: a failure must leave none.
@@ -279,7 +282,7 @@ TEST_F(ResultFile, KeepsNaNInfinityAndSignedZero) {
     const auto slab =
         slab_of<double>(schema.index_of("spectra/eff_rank"), {1, 0}, {1, 4}, {std::nan(""), inf, -0.0, 5e-324});
     geom::append(file_, schema, {slab}, {});
-    geom::verify_slabs(file_, schema, {slab});
+    geom::verify(file_, schema, geom::checksums_of(schema, {&slab, 1}));
     const auto values = ResultReader(file_, true).read("spectra/eff_rank");
     EXPECT_TRUE(std::isnan(values[4]));
     EXPECT_EQ(values[5], inf);
@@ -339,10 +342,10 @@ TEST_F(ResultFile, NoticesEveryFlippedByte) {
     geom::append(file_, schema, slabs, {});
     auto changed = slabs;
     changed[0].data[17] ^= std::byte{1};
-    const auto [code, text] = failure_of([&] { geom::verify_slabs(file_, schema, changed); });
+    const auto [code, text] = failure_of([&] { geom::verify(file_, schema, geom::checksums_of(schema, changed)); });
     EXPECT_EQ(code, ExitCode::output);
-    EXPECT_NE(text.find("gram/gram differs at element 2"), std::string::npos) << text;
-    EXPECT_NO_THROW(geom::verify_slabs(file_, schema, slabs));
+    EXPECT_NE(text.find("gram/gram differs in the box at [0, 0, 0]"), std::string::npos) << text;
+    EXPECT_NO_THROW(geom::verify(file_, schema, geom::checksums_of(schema, slabs)));
 }
 
 TEST_F(ResultFile, ChecksWhereItWillBeWritten) {

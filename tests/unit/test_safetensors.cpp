@@ -77,16 +77,16 @@ TEST(Safetensors, cut_at_any_length_is_an_error) {
     ASSERT_LE(file.size(), 4096U);
     test::TemporaryFolder folder;
     const std::string path = folder / "x.safetensors";
-    std::int64_t bytes = 0;
+    FileStamp stamp;
     for (std::size_t length = 0; length < file.size(); ++length) {
         const std::string cut = file.substr(0, length);
         EXPECT_TRUE(says(refusal(cut), "x.safetensors")) << length;
         test::write_file(path, cut);
-        EXPECT_TRUE(says(error_of([&] { read_safetensors_header(path, bytes); }), path)) << length;
+        EXPECT_TRUE(says(error_of([&] { read_safetensors_header(path, stamp); }), path)) << length;
     }
     test::write_file(path, file);
-    EXPECT_EQ(read_safetensors_header(path, bytes).size(), few.size());
-    EXPECT_EQ(bytes, static_cast<std::int64_t>(file.size()));
+    EXPECT_EQ(read_safetensors_header(path, stamp).size(), few.size());
+    EXPECT_EQ(stamp.bytes, static_cast<std::int64_t>(file.size()));
     EXPECT_TRUE(says(refusal(file + "x"), "damaged"));
 }
 
@@ -138,8 +138,8 @@ TEST(Safetensors, a_sparse_file_with_the_largest_header_ends_in_an_error) {
     const std::string path = folder / "bomb.safetensors";
     test::write_file(path, length_field(100'000'000) + "{");
     std::filesystem::resize_file(path, std::uintmax_t{1} << 40);
-    std::int64_t bytes = 0;
-    EXPECT_TRUE(says(error_of([&] { read_safetensors_header(path, bytes); }), "NUL"));
+    FileStamp stamp;
+    EXPECT_TRUE(says(error_of([&] { read_safetensors_header(path, stamp); }), "NUL"));
 }
 
 TEST(Safetensors, shapes_whose_product_wraps_are_refused) {
@@ -234,12 +234,12 @@ TEST(Safetensors, deep_nesting_and_text_that_is_no_strict_json_are_refused) {
 
 TEST(Safetensors, folders_pipes_and_missing_files_are_errors_without_a_wait) {
     test::TemporaryFolder folder;
-    std::int64_t bytes = 0;
+    FileStamp stamp;
     ASSERT_EQ(::mkfifo((folder / "pipe").c_str(), 0600), 0);
-    EXPECT_TRUE(says(error_of([&] { read_safetensors_header(folder / "pipe", bytes); }), "pipe"));
-    EXPECT_TRUE(says(error_of([&] { read_safetensors_header(folder.path(), bytes); }), "is a folder"));
-    EXPECT_TRUE(says(error_of([&] { read_safetensors_header(folder / "none", bytes); }), "No such file"));
-    EXPECT_TRUE(says(error_of([&] { read_safetensors_header("/dev/zero", bytes); }), "device"));
+    EXPECT_TRUE(says(error_of([&] { read_safetensors_header(folder / "pipe", stamp); }), "pipe"));
+    EXPECT_TRUE(says(error_of([&] { read_safetensors_header(folder.path(), stamp); }), "is a folder"));
+    EXPECT_TRUE(says(error_of([&] { read_safetensors_header(folder / "none", stamp); }), "No such file"));
+    EXPECT_TRUE(says(error_of([&] { read_safetensors_header("/dev/zero", stamp); }), "device"));
 }
 
 }  // namespace

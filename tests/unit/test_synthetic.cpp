@@ -149,13 +149,25 @@ std::vector<SyntheticSource> awkward_sources() {
     return {ordinary, base_only, own_only, ties, hair, small, far};
 }
 
-TEST(Synthetic, the_wide_body_gives_the_bits_of_the_portable_one) {
-    if (wide_generator() == nullptr) GTEST_SKIP() << "this processor has no wide body: nothing to compare";
+TEST(Synthetic, generating_with_the_wide_body_gives_the_bits_of_the_portable_one) {
     for (const SyntheticSource& source : awkward_sources())
         for (const DType dtype : float_dtypes)
             for (const auto& [begin, end] : {std::pair{0, 4096}, {1, 4096}, {0, 1}, {1, 2}, {5, 22}, {3, 3}, {7, 1030}})
                 EXPECT_EQ(generated_bytes(source, dtype, begin, end), portable_bytes(source, dtype, begin, end))
                     << name_of(dtype) << " [" << begin << ", " << end << ")";
+}
+
+TEST(Synthetic, every_wide_body_of_this_processor_gives_the_bits_of_the_portable_one) {
+    if (wide_generators().empty()) GTEST_SKIP() << "this processor has no wide body: nothing to compare";
+    for (std::size_t body = 0; body < wide_generators().size(); ++body)
+        for (const SyntheticSource& source : awkward_sources())
+            for (const DType dtype : float_dtypes) {
+                const std::int64_t steps = 300, first = (source.first_element + 1) / 2 * 2 - source.first_element;
+                const std::int64_t end = first + steps * wide_step;
+                std::vector<std::byte> wide(static_cast<std::size_t>(steps * wide_step * size_of(dtype)));
+                wide_generators()[body](source, dtype, (source.first_element + first) / 2, steps, wide.data());
+                EXPECT_EQ(wide, portable_bytes(source, dtype, first, end)) << "body " << body << ", " << name_of(dtype);
+            }
 }
 
 TEST(Synthetic, any_split_gives_the_same_bytes) {

@@ -1,4 +1,4 @@
-// Stands in where there is no AMX; have_amx_bf16() says no, so none of this is ever called.
+// Stands in where there is no AMX; processor_isa() says so, and none of this is ever called.
 #include "kernels/cpu/amx_tiles.hpp"
 
 #include "core/error.hpp"

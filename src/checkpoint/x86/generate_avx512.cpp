@@ -12,8 +12,8 @@
 // Nothing inline from a shared header may be called here: the linker could keep this file's copy of it for all.
 #include <immintrin.h>
 
-#include "checkpoint/generate.hpp"
 #include "checkpoint/philox.hpp"
+#include "checkpoint/x86/wide_bodies.hpp"
 
 namespace geom {
 namespace {
@@ -181,6 +181,8 @@ void run_halves(const SyntheticSource& source, std::int64_t first_block, std::in
     run<Converter, true, true>(source, first_block, steps, out);
 }
 
+}  // namespace
+
 void generate_avx512(const SyntheticSource& source, DType dtype, std::int64_t first_block, std::int64_t steps,
                      std::byte* out) noexcept {
     switch (dtype) {
@@ -193,14 +195,6 @@ void generate_avx512(const SyntheticSource& source, DType dtype, std::int64_t fi
         default:
             return run_halves<ToF64>(source, first_block, steps, out);
     }
-}
-
-}  // namespace
-
-WideGenerator wide_generator() noexcept {
-    const bool supported = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    return supported ? generate_avx512 : nullptr;
 }
 
 }  // namespace geom
