@@ -10,30 +10,34 @@ namespace geom {
 
 std::span<const TableMaker> table_makers() {
     static constexpr std::array all{
-        TableMaker{"analysis", &summary},
-        TableMaker{"gram", &cosines_to_anchor},
-        TableMaker{"gram", &adjacent_cosines},
-        TableMaker{"gram", &layers_by_cosine},
-        TableMaker{"gram", &heads_by_cosine},
-        TableMaker{"match", &matched_to_anchor},
-        TableMaker{"match", &matched_adjacent},
-        TableMaker{"heads", &sign_agreement_by_thirds},
-        TableMaker{"heads", &angles_to_anchor},
-        TableMaker{"heads", &head_figures},
-        TableMaker{"heads", &head_ranges},
-        TableMaker{"heads", &head_largest},
-        TableMaker{"heads", &effective_ranks},
-        TableMaker{"heads", &effective_ranks_by_layer},
-        TableMaker{"heads", &effective_ranks_by_head},
-        TableMaker{"heads", &effective_rank_extremes},
+        // what follows from all of them
+        &summary,
+        // gram
+        &cosines_to_anchor,
+        &adjacent_cosines,
+        &layers_by_cosine,
+        &heads_by_cosine,
+        // match
+        &matched_to_anchor,
+        &matched_adjacent,
+        // heads
+        &sign_agreement_by_thirds,
+        &angles_to_anchor,
+        &head_figures,
+        &head_ranges,
+        &head_largest,
+        &effective_ranks,
+        &effective_ranks_by_layer,
+        &effective_ranks_by_head,
+        &effective_rank_extremes,
     };
     return all;
 }
 
 std::vector<Table> tables_of(const ResultView& view) {
     std::vector<Table> tables;
-    for (const TableMaker& maker : table_makers()) {
-        if (auto table = maker.make(view)) tables.push_back(std::move(*table));
+    for (const TableMaker make : table_makers()) {
+        if (auto table = make(view)) tables.push_back(std::move(*table));
     }
     return tables;
 }

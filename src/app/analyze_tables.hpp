@@ -3,7 +3,6 @@
 
 #include <optional>
 #include <span>
-#include <string_view>
 #include <vector>
 
 #include "app/result_view.hpp"
@@ -11,11 +10,8 @@
 
 namespace geom {
 
-struct TableMaker {
-    std::string_view measure;  ///< or derivation that it shows
-    /// None where what it shows is not in the file.
-    std::optional<Table> (*make)(const ResultView&) = nullptr;
-};
+/// None where what the table shows is not in the file.
+using TableMaker = std::optional<Table> (*)(const ResultView&);
 
 /// In the order in which they are printed.
 std::span<const TableMaker> table_makers();

@@ -1,6 +1,6 @@
 """Result files in other programs' hands: xarray through h5netcdf and netCDF4, netCDF4 and h5py themselves.
 
-The file comes from the unit test ResultFile.MakesASampleForOtherReaders; GEOM_UNIT_TESTS names the program when it is
+The file comes from the unit test ResultFile.makes_a_sample_for_other_readers; GEOM_UNIT_TESTS names the program when it is
 not in build/. Warnings are errors: they are what a user would see first.
 """
 
@@ -55,7 +55,7 @@ def unit_tests() -> pathlib.Path:
 def sample(tmp_path_factory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("sample")
     subprocess.run(
-        [unit_tests(), "--gtest_filter=ResultFile.MakesASampleForOtherReaders"],
+        [unit_tests(), "--gtest_filter=ResultFile.makes_a_sample_for_other_readers"],
         env={**os.environ, "GEOM_SAMPLE_FOLDER": str(folder)},
         check=True,
         stdout=subprocess.DEVNULL,

@@ -117,7 +117,7 @@ __global__ void neighbour_without_barrier(int* out) {
     out[threadIdx.x] = values[(threadIdx.x + 255) % 256];  // a barrier is missing
 }
 
-TEST(Emulator, ACopyToTheHostIsNotThereBeforeAWait) {
+TEST(Emulator, a_copy_to_the_host_is_not_there_before_a_wait) {
     const Stream stream = make_stream();
     const Memory<double> device(4);
     const Memory<double> pinned(4, true);
@@ -129,7 +129,7 @@ TEST(Emulator, ACopyToTheHostIsNotThereBeforeAWait) {
     EXPECT_EQ(pinned[3], 4);
 }
 
-TEST(Emulator, StagingMemoryThatIsUsedAgainTooEarlyChangesWhatIsSent) {
+TEST(Emulator, staging_memory_that_is_used_again_too_early_changes_what_is_sent) {
     const Stream stream = make_stream();
     const Memory<double> device(1);
     const Memory<double> pinned(1, true);
@@ -143,7 +143,7 @@ TEST(Emulator, StagingMemoryThatIsUsedAgainTooEarlyChangesWhatIsSent) {
     EXPECT_EQ(fetched(device.data(), 1)[0], 3);
 }
 
-TEST(Emulator, AStreamWaitsForAnotherOnlyThroughAnEvent) {
+TEST(Emulator, a_stream_waits_for_another_only_through_an_event) {
     const Stream writes = make_stream();
     const Stream reads = make_stream();
     const Event written = make_event();
@@ -163,7 +163,7 @@ TEST(Emulator, AStreamWaitsForAnotherOnlyThroughAnEvent) {
     EXPECT_EQ(fetched(device.data(), 1)[0], 3);
 }
 
-TEST(Emulator, AQueryRunsOneOperationAndSaysNotReady) {
+TEST(Emulator, a_query_runs_one_operation_and_says_not_ready) {
     const Stream stream = make_stream();
     const Memory<double> device(1);
     ASSERT_EQ(cudaStreamQuery(stream.get()), cudaSuccess);
@@ -176,18 +176,18 @@ TEST(Emulator, AQueryRunsOneOperationAndSaysNotReady) {
     EXPECT_EQ(cudaGetLastError(), cudaSuccess);
 }
 
-TEST(Emulator, NewDeviceMemoryIsNotANumber) {
+TEST(Emulator, new_device_memory_is_not_a_number) {
     const Memory<double> device(3);
     for (const double x : fetched(device.data(), 3)) EXPECT_TRUE(std::isnan(x));
 }
 
-TEST(EmulatorDeathTest, HostCodeThatTouchesDeviceMemoryDies) {
+TEST(EmulatorDeathTest, host_code_that_touches_device_memory_dies) {
     const Memory<double> device(3);
     volatile double* data = device.data();
     EXPECT_DEATH(static_cast<void>(data[1]), "host code touched byte 8 of 24 of device memory");
 }
 
-TEST(EmulatorDeathTest, AKernelThatIsGivenHostMemoryDies) {
+TEST(EmulatorDeathTest, a_kernel_that_is_given_host_memory_dies) {
     const Stream stream = make_stream();
     double host = 0;
     EXPECT_DEATH(
@@ -198,7 +198,7 @@ TEST(EmulatorDeathTest, AKernelThatIsGivenHostMemoryDies) {
         "kernel add_one: its pointer 0 is of the host's memory");
 }
 
-TEST(EmulatorDeathTest, AKernelThatWritesBeyondAnAllocationDies) {
+TEST(EmulatorDeathTest, a_kernel_that_writes_beyond_an_allocation_dies) {
     const Stream stream = make_stream();
     const Memory<double> short_one(31);  // 8 of its 256 bytes are left over
     const Memory<double> whole(32);      // ends at the guard page
@@ -216,7 +216,7 @@ TEST(EmulatorDeathTest, AKernelThatWritesBeyondAnAllocationDies) {
         "kernel add_one, block .1, 0, 0., thread .0, 0, 0. touched byte 256 of 256 of device memory");
 }
 
-TEST(Emulator, BarriersAndShufflesSumABlock) {
+TEST(Emulator, barriers_and_shuffles_sum_a_block) {
     const Stream stream = make_stream();
     const Memory<int> in(3 * 96);
     const Memory<int> out(3);
@@ -227,7 +227,7 @@ TEST(Emulator, BarriersAndShufflesSumABlock) {
     EXPECT_EQ(fetched(out.data(), 3), (std::vector<int>{4560, 13776, 22992}));
 }
 
-TEST(Emulator, ShufflesReadTheLanesTheyName) {
+TEST(Emulator, shuffles_read_the_lanes_they_name) {
     const Stream stream = make_stream();
     const Memory<double> out(32 * 2);
     launch("shuffles", shuffles, {1, 32}, stream.get(), out.data());
@@ -239,7 +239,7 @@ TEST(Emulator, ShufflesReadTheLanesTheyName) {
     }
 }
 
-TEST(EmulatorDeathTest, ThreadsThatDivergeAtABarrierDie) {
+TEST(EmulatorDeathTest, threads_that_diverge_at_a_barrier_die) {
     const Stream stream = make_stream();
     const Memory<double> out(64);
     const auto run = [&](void (*kernel)(double*), const char* name) {
@@ -250,7 +250,7 @@ TEST(EmulatorDeathTest, ThreadsThatDivergeAtABarrierDie) {
     EXPECT_DEATH(run(left_early, "left_early"), "1 of 64 threads .the first is 33. ended");
 }
 
-TEST(Emulator, AMissingBarrierShows) {
+TEST(Emulator, a_missing_barrier_shows) {
     const Stream stream = make_stream();
     const Memory<int> out(256);
     launch("neighbour_without_barrier", neighbour_without_barrier, {2, 256}, stream.get(), out.data());
@@ -258,7 +258,7 @@ TEST(Emulator, AMissingBarrierShows) {
     EXPECT_NE(std::count(values.begin(), values.end(), -1), 0);
 }
 
-TEST(EmulatorDeathTest, DynamicSharedMemoryHasTheSizeThatWasAskedFor) {
+TEST(EmulatorDeathTest, dynamic_shared_memory_has_the_size_that_was_asked_for) {
     const Stream stream = make_stream();
     const Memory<double> x(1001);
     stored(x.data(), std::vector<double>(1001, 1.0));
@@ -272,7 +272,7 @@ TEST(EmulatorDeathTest, DynamicSharedMemoryHasTheSizeThatWasAskedFor) {
     EXPECT_DEATH(run(999, 1001), "kernel reversed, .* touched memory beyond the dynamic shared memory");
 }
 
-TEST(Emulator, ShapesThatTheDeviceRefusesAreRefused) {
+TEST(Emulator, shapes_that_the_device_refuses_are_refused) {
     const Stream stream = make_stream();
     const Memory<double> x(1);
     const auto run = [&](const LaunchShape& shape) { launch("add_one", add_one, shape, stream.get(), x.data(), 0); };
@@ -285,7 +285,7 @@ TEST(Emulator, ShapesThatTheDeviceRefusesAreRefused) {
     wait_for(stream);
 }
 
-TEST(Emulator, DeviceMemoryEnds) {
+TEST(Emulator, device_memory_ends) {
     setenv("GEOM_EMULATED_MEMORY", "1000000", 1);
     emulator::forget_peak();
     {
@@ -303,7 +303,7 @@ TEST(Emulator, DeviceMemoryEnds) {
     unsetenv("GEOM_EMULATED_MEMORY");
 }
 
-TEST(Emulator, DevicesAreAsManyAsTheEnvironmentSays) {
+TEST(Emulator, devices_are_as_many_as_the_environment_says) {
     setenv("GEOM_EMULATED_DEVICES", "2", 1);
     int count = 0;
     EXPECT_EQ(cudaGetDeviceCount(&count), cudaSuccess);
@@ -341,7 +341,7 @@ struct Libraries {
     }
 };
 
-TEST(Emulator, ProductsOfBf16AreSumsInF32) {
+TEST(Emulator, products_of_bf16_are_sums_in_f32) {
     const Libraries lib;
     const Memory<std::uint16_t> a(2 * 6);
     const Memory<float> c(2 * 4);
@@ -357,7 +357,7 @@ TEST(Emulator, ProductsOfBf16AreSumsInF32) {
     EXPECT_EQ(fetched(c.data(), 8), (std::vector<float>{14, 32, 32, 77, 3, -3, -3, 3}));
 }
 
-TEST(EmulatorDeathTest, AProductBeyondItsOperandDies) {
+TEST(EmulatorDeathTest, a_product_beyond_its_operand_dies) {
     const Libraries lib;
     const Memory<double> a(15), c(16);
     const double one = 1, zero = 0;
@@ -374,7 +374,7 @@ TEST(EmulatorDeathTest, AProductBeyondItsOperandDies) {
     EXPECT_EQ(multiply(3), CUBLAS_STATUS_INVALID_VALUE);
 }
 
-TEST(Emulator, BatchedEigenvaluesAscendAndTheMatricesAreDestroyed) {
+TEST(Emulator, batched_eigenvalues_ascend_and_the_matrices_are_destroyed) {
     const Libraries lib;
     const Memory<double> a(8), w(4);
     const Memory<int> info(2);
@@ -400,7 +400,7 @@ TEST(Emulator, BatchedEigenvaluesAscendAndTheMatricesAreDestroyed) {
     EXPECT_TRUE(std::isnan(fetched(a.data(), 8)[0]));
 }
 
-TEST(Emulator, BatchedCallsReadTheirPointersFromTheDevice) {
+TEST(Emulator, batched_calls_read_their_pointers_from_the_device) {
     const Libraries lib;
     const Memory<double> a(8), b(4);
     const Memory<double*> of_a(2), of_b(2);

@@ -125,21 +125,21 @@ protected:
     fs::path temporary_;
 };
 
-TEST_F(ParallelWrite, BringsRaggedSlabsOfAllRanksIntoOneFile) {
+TEST_F(ParallelWrite, brings_ragged_slabs_of_all_ranks_into_one_file) {
     const auto mine = geom::share(layers, world_.size(), world_.rank());
     write_verify_finish(slabs_of(mine, world_.rank() == 0));
     expect_everything(geom::ResultReader(file_));
     EXPECT_FALSE(fs::exists(temporary_));
 }
 
-TEST_F(ParallelWrite, LetsRanksWithNothingTakePart) {
+TEST_F(ParallelWrite, lets_ranks_with_nothing_take_part) {
     const bool last = world_.rank() == world_.size() - 1;
     write_verify_finish(last ? slabs_of({0, layers}, true) : std::vector<Slab>{});
     expect_everything(geom::ResultReader(file_));
 }
 
 // Open MPI 4.1.4 can corrupt collective writes (open-mpi/ompi#12718); slabs of a few MB are written independently here.
-TEST_F(ParallelWrite, WritesTheSameNumbersAsGivenTwoHundredTimes) {
+TEST_F(ParallelWrite, writes_the_same_numbers_as_given_two_hundred_times) {
     constexpr std::int64_t rows = 101, columns = 8191;  // neither whole pages nor whole stripes
     Schema wide;
     wide.scales = {{"", "layer", rows, {}, "", {}}, {"", "hidden", columns, {}, "", {}}};
@@ -161,7 +161,7 @@ TEST_F(ParallelWrite, WritesTheSameNumbersAsGivenTwoHundredTimes) {
     }
 }
 
-TEST_F(ParallelWrite, CanGoOnInSeveralCalls) {
+TEST_F(ParallelWrite, can_go_on_in_several_calls) {
     const auto mine = geom::share(layers, world_.size(), world_.rank());
     for (std::int64_t l = 0; l < layers; ++l) {
         const auto slabs = mine.contains(l) ? slabs_of({l, l + 1}, l == 0) : std::vector<Slab>{};
@@ -170,7 +170,7 @@ TEST_F(ParallelWrite, CanGoOnInSeveralCalls) {
     expect_everything(geom::ResultReader(temporary_, true));
 }
 
-TEST_F(ParallelWrite, FailsOnOneRankWithoutHoldingUpTheOthers) {
+TEST_F(ParallelWrite, fails_on_one_rank_without_holding_up_the_others) {
     auto slabs = slabs_of(geom::share(layers, world_.size(), world_.rank()), world_.rank() == 0);
     const bool broken = world_.rank() == world_.size() - 1;
     if (broken) slabs.back().start.back() = layers;  // outside the variable
@@ -184,7 +184,7 @@ TEST_F(ParallelWrite, FailsOnOneRankWithoutHoldingUpTheOthers) {
     EXPECT_EQ(code, expected_code) << "only the rank that failed throws";
 }
 
-TEST_F(ParallelWrite, IsRefusedByAllWhenTheFileIsMissing) {
+TEST_F(ParallelWrite, is_refused_by_all_when_the_file_is_missing) {
     try {
         geom::write_slabs(fs::path(folder_) / "missing.h5", schema(), {}, world_);
         ADD_FAILURE() << "nothing was thrown";
@@ -194,7 +194,7 @@ TEST_F(ParallelWrite, IsRefusedByAllWhenTheFileIsMissing) {
     }
 }
 
-TEST_F(ParallelWrite, IsRefusedByAllWhenOneRankSeesAnotherFile) {
+TEST_F(ParallelWrite, is_refused_by_all_when_one_rank_sees_another_file) {
     if (world_.size() == 1) GTEST_SKIP() << "one rank sees one file";
     const fs::path other = fs::path(folder_) / "other.h5";
     if (world_.rank() == 0) {
@@ -206,7 +206,7 @@ TEST_F(ParallelWrite, IsRefusedByAllWhenOneRankSeesAnotherFile) {
     EXPECT_THROW(geom::write_slabs(last ? other : temporary_, schema(), {}, world_), geom::AgreedError);
 }
 
-TEST_F(ParallelWrite, IsRefusedByAllWhenTheFileIsNotHdf5) {
+TEST_F(ParallelWrite, is_refused_by_all_when_the_file_is_not_hdf5) {
     const fs::path text = fs::path(folder_) / "text.h5";
     if (world_.rank() == 0) std::ofstream(text) << std::string(4096, 'x');
     world_.barrier();

@@ -101,7 +101,7 @@ protected:
     JournalContents contents_;
 };
 
-TEST_F(Journal, GivesBackTheUnitsOfAllRanksInOrder) {
+TEST_F(Journal, gives_back_the_units_of_all_ranks_in_order) {
     EXPECT_EQ(folder_.filename(), "result.h5.journal");
     write({4, 5}, 10);
     write({2, 0}, 1);
@@ -112,14 +112,14 @@ TEST_F(Journal, GivesBackTheUnitsOfAllRanksInOrder) {
     EXPECT_TRUE(contents_.unreadable.empty());
 }
 
-TEST_F(Journal, IsEmptyWhenThereIsNone) {
+TEST_F(Journal, is_empty_when_there_is_none) {
     EXPECT_TRUE(read().empty());
     write({}, 0);
     EXPECT_TRUE(read().empty());
     EXPECT_EQ(contents_.files, 1);
 }
 
-TEST_F(Journal, NeverTouchesAnOlderFile) {
+TEST_F(Journal, never_touches_an_older_file) {
     std::vector<fs::path> files;
     for (std::int64_t i = 0; i < 12; ++i) files.push_back(write({i % 6}, 3));
     for (std::size_t i = 0; i < files.size(); ++i) EXPECT_EQ(files[i].filename(), "rank-00003." + std::to_string(i));
@@ -127,7 +127,7 @@ TEST_F(Journal, NeverTouchesAnOlderFile) {
     EXPECT_EQ(contents_.repeated, 6);
 }
 
-TEST_F(Journal, KeepsTheFirstOfAUnitThatIsThereTwice) {
+TEST_F(Journal, keeps_the_first_of_a_unit_that_is_there_twice) {
     auto other = result_of(2);
     other.slabs[0].data[0] = std::byte{42};
     write({1, 2}, 0);
@@ -136,7 +136,7 @@ TEST_F(Journal, KeepsTheFirstOfAUnitThatIsThereTwice) {
     EXPECT_EQ(contents_.repeated, 1);
 }
 
-TEST_F(Journal, CutAtAnyLengthGivesTheFirstUnits) {
+TEST_F(Journal, cut_at_any_length_gives_the_first_units) {
     const auto file = write({0, 1, 2}, 0);
     const std::string whole = content(file);
     fs::resize_file(file, whole.size() - 1);
@@ -152,7 +152,7 @@ TEST_F(Journal, CutAtAnyLengthGivesTheFirstUnits) {
     EXPECT_EQ(more, 0U);
 }
 
-TEST_F(Journal, WithAnyBitFlippedNeverGivesAWrongUnit) {
+TEST_F(Journal, with_any_bit_flipped_never_gives_a_wrong_unit) {
     const auto file = write({0, 1, 2}, 0);
     const std::string whole = content(file);
     std::fstream stream(file, std::ios::binary | std::ios::in | std::ios::out);
@@ -170,7 +170,7 @@ TEST_F(Journal, WithAnyBitFlippedNeverGivesAWrongUnit) {
     EXPECT_EQ(read(), (Layers{0, 1, 2}));
 }
 
-TEST_F(Journal, ReadsTheOtherFilesWhenOneIsDamaged) {
+TEST_F(Journal, reads_the_other_files_when_one_is_damaged) {
     const auto head = write({0}, 0), tail = write({1, 2}, 1);
     write({3}, 2);
     replace(head, "not a journal");
@@ -181,7 +181,7 @@ TEST_F(Journal, ReadsTheOtherFilesWhenOneIsDamaged) {
     EXPECT_EQ(contents_.torn_files, 1);
 }
 
-TEST_F(Journal, OfAnotherRunSaysWhatDiffersAndGivesNothing) {
+TEST_F(Journal, of_another_run_says_what_differs_and_gives_nothing) {
     write({0}, 0);
     write({1}, 1, {{"model", "synth:tiny"}, {"commit", "def"}, {"dtype", "f32"}});
     EXPECT_TRUE(read().empty());
@@ -195,7 +195,7 @@ TEST_F(Journal, OfAnotherRunSaysWhatDiffersAndGivesNothing) {
     EXPECT_EQ(contents_.differences[2].recorded, "");
 }
 
-TEST_F(Journal, FollowsItsVariablesIntoASchemaThatGrew) {
+TEST_F(Journal, follows_its_variables_into_a_schema_that_grew) {
     write({0, 1}, 0);
     Schema grown = schema();
     grown.variables.insert(grown.variables.begin(), {"gram", "gram", {"layer"}, ValueType::f64, "", "1", ""});
@@ -208,7 +208,7 @@ TEST_F(Journal, FollowsItsVariablesIntoASchemaThatGrew) {
     EXPECT_EQ(units, 2);
 }
 
-TEST_F(Journal, LeavesOutUnitsThatTheSchemaHasNoPlaceFor) {
+TEST_F(Journal, leaves_out_units_that_the_schema_has_no_place_for) {
     write({0, 1, 5}, 0);
     Schema smaller = schema();
     smaller.scales[0].length = 5;
@@ -224,7 +224,7 @@ TEST_F(Journal, LeavesOutUnitsThatTheSchemaHasNoPlaceFor) {
     EXPECT_EQ(contents_.torn_files, 0);
 }
 
-TEST_F(Journal, TakesBackARecordThatTheDiskHasNoRoomFor) {
+TEST_F(Journal, takes_back_a_record_that_the_disk_has_no_room_for) {
     JournalWriter writer(folder_, identity, 0);
     writer.append(result_of(0), schema());
     const auto size = fs::file_size(writer.file());
@@ -248,7 +248,7 @@ TEST_F(Journal, TakesBackARecordThatTheDiskHasNoRoomFor) {
     EXPECT_EQ(contents_.torn_files, 0);
 }
 
-TEST_F(Journal, RefusesASlabThatDoesNotFit) {
+TEST_F(Journal, refuses_a_slab_that_does_not_fit) {
     JournalWriter writer(folder_, identity, 0);
     auto wrong = result_of(0);
     wrong.slabs[0].data.pop_back();
@@ -257,14 +257,14 @@ TEST_F(Journal, RefusesASlabThatDoesNotFit) {
     EXPECT_EQ(read(), Layers{1});
 }
 
-TEST_F(Journal, CannotBeMadeWhereThereIsNoFolder) {
+TEST_F(Journal, cannot_be_made_where_there_is_no_folder) {
     EXPECT_THROW(JournalWriter(root_ / "no" / "result.journal", identity, 0), geom::Error);
     replace(folder_, "a file");
     EXPECT_THROW(JournalWriter(folder_, identity, 0), geom::Error);
     EXPECT_THROW(read(), geom::Error);
 }
 
-TEST_F(Journal, IsRemovedButNothingElseIs) {
+TEST_F(Journal, is_removed_but_nothing_else_is) {
     geom::remove_journal(folder_);  // none there: nothing to do
     write({0}, 0);
     write({1}, 1);

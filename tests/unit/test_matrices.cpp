@@ -222,7 +222,7 @@ TEST_F(MatricesVerbs, strips_of_rows_add_up_to_the_matrix_to_the_same_bits_on_an
     expect_within(by_strips(*backend_, Stored(wide), 8), lapack_values(wide));
 }
 
-TEST_F(MatricesVerbs, OpenBLAS_and_tiles_of_AVX_512_add_up_the_same_sums) {
+TEST_F(MatricesVerbs, the_library_and_tiles_of_avx_512_add_up_the_same_sums) {
     cpu::CpuMatrices library(backend_->workers(), Isa::portable);
     for (const auto& [rows, cols] : std::vector<std::pair<std::int64_t, std::int64_t>>{
              {1, 300}, {23, 25}, {24, 600}, {600, 49}, {520, 530}, {1000, 497}}) {

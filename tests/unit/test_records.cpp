@@ -31,7 +31,7 @@ Slab slab_of(std::int64_t variable, Shape start, Shape count, std::int64_t eleme
     return slab;
 }
 
-TEST(Records, FindAVariableByItsPath) {
+TEST(Records, find_a_variable_by_its_path) {
     const Schema schema = two_levels();
     EXPECT_EQ(schema.index_of("spectra/eff_rank"), 0);
     EXPECT_EQ(schema.index_of("legacy/variation/residual"), 1);
@@ -43,7 +43,7 @@ TEST(Records, FindAVariableByItsPath) {
     EXPECT_THROW(schema.index_of("variation/residual"), geom::Error);
 }
 
-TEST(Records, TakeTheNearestScaleOfAName) {
+TEST(Records, take_the_nearest_scale_of_a_name) {
     const Schema schema = two_levels();
     EXPECT_EQ(schema.shape_of(schema.variables[0]), (Shape{2, 4}));
     EXPECT_EQ(schema.shape_of(schema.variables[1]), (Shape{3, 4}));
@@ -51,7 +51,7 @@ TEST(Records, TakeTheNearestScaleOfAName) {
     EXPECT_THROW(schema.scale_of(schema.variables[2], "family"), geom::Error);
 }
 
-TEST(Records, RefuseASlabThatDoesNotFitItsVariable) {
+TEST(Records, refuse_a_slab_that_does_not_fit_its_variable) {
     const Schema schema = two_levels();
     EXPECT_NO_THROW(check_slab(schema, slab_of(0, {1, 2}, {1, 2}, 8)));
     EXPECT_NO_THROW(check_slab(schema, slab_of(2, {}, {}, 4)));
@@ -66,7 +66,7 @@ TEST(Records, RefuseASlabThatDoesNotFitItsVariable) {
     EXPECT_THROW(check_slab(schema, slab_of(3, {}, {}, 8)), geom::Error);
 }
 
-TEST(Records, CutASlabIntoPiecesThatTileItInMemoryOrder) {
+TEST(Records, cut_a_slab_into_pieces_that_tile_it_in_memory_order) {
     const Slab slab = slab_of(0, {10, 20, 30}, {3, 5, 7}, 4);
     for (std::int64_t limit = 1; limit <= 500; ++limit) {
         std::int64_t at = 0;
@@ -82,7 +82,7 @@ TEST(Records, CutASlabIntoPiecesThatTileItInMemoryOrder) {
     }
 }
 
-TEST(Records, CutAScalarIntoItselfAndNothingIntoNothing) {
+TEST(Records, cut_a_scalar_into_itself_and_nothing_into_nothing) {
     const auto scalar = pieces_of(slab_of(2, {}, {}, 4), 4, 1);
     ASSERT_EQ(scalar.size(), 1U);
     EXPECT_EQ(scalar[0].bytes, 4);

@@ -142,7 +142,7 @@ protected:
     fs::path file_;
 };
 
-TEST_F(ResultFile, GivesBackEveryNumberThatWasWritten) {
+TEST_F(ResultFile, gives_back_every_number_that_was_written) {
     write_sample(file_);
     EXPECT_EQ(files_left(), 1) << "the temporary file is renamed";
     const Schema schema = sample_schema();
@@ -163,7 +163,7 @@ TEST_F(ResultFile, GivesBackEveryNumberThatWasWritten) {
     }
 }
 
-TEST_F(ResultFile, GivesBackItsAttributes) {
+TEST_F(ResultFile, gives_back_its_attributes) {
     write_sample(file_);
     const ResultReader reader(file_);
     EXPECT_EQ(reader.text_attribute("", "model"), "Größe/模型");
@@ -185,7 +185,7 @@ TEST_F(ResultFile, GivesBackItsAttributes) {
     EXPECT_EQ(failure_of([&] { reader.read("nothing"); }).first, ExitCode::input);
 }
 
-TEST_F(ResultFile, DeclaresTheSchemaItWasMadeFrom) {
+TEST_F(ResultFile, declares_the_schema_it_was_made_from) {
     write_sample(file_);
     const Schema written = sample_schema(), found = ResultReader(file_).schema();
     ASSERT_EQ(found.scales.size(), written.scales.size());
@@ -275,7 +275,7 @@ TEST_F(ResultFile, is_added_to_while_it_is_read) {
     EXPECT_EQ(failure_of([&] { geom::ResultEditor(folder_ / "none.h5"); }).first, ExitCode::output);
 }
 
-TEST_F(ResultFile, KeepsNaNInfinityAndSignedZero) {
+TEST_F(ResultFile, keeps_NaN_infinity_and_signed_zero) {
     const Schema schema = sample_schema();
     const double inf = std::numeric_limits<double>::infinity();
     geom::create_skeleton(file_, schema, {});
@@ -290,7 +290,7 @@ TEST_F(ResultFile, KeepsNaNInfinityAndSignedZero) {
     EXPECT_EQ(values[7], 5e-324);
 }
 
-TEST_F(ResultFile, HoldsAxesOfNoLength) {
+TEST_F(ResultFile, holds_axes_of_no_length) {
     Schema schema;
     schema.scales = {{"", "pair", 0, {}, "", {}}, {"", "layer", 1, {}, "", {}}};
     schema.variables = {{"variation", "residual", {"layer", "pair"}, ValueType::f64, "", "1", ""}};
@@ -300,7 +300,7 @@ TEST_F(ResultFile, HoldsAxesOfNoLength) {
     EXPECT_TRUE(ResultReader(file_, true).read("variation/residual").empty());
 }
 
-TEST_F(ResultFile, TakesFiveThousandVariablesOfOneScale) {
+TEST_F(ResultFile, takes_five_thousand_variables_of_one_scale) {
     Schema schema;
     schema.scales = {{"", "layer", 2, {}, "", {}}};
     for (int i = 0; i < 5000; ++i) {
@@ -309,13 +309,13 @@ TEST_F(ResultFile, TakesFiveThousandVariablesOfOneScale) {
     EXPECT_NO_THROW(geom::create_skeleton(file_, schema, {}));
 }
 
-TEST_F(ResultFile, ReplacesAnAttributeThatIsWrittenAgain) {
+TEST_F(ResultFile, replaces_an_attribute_that_is_written_again) {
     geom::create_skeleton(file_, sample_schema(), {{"", "note", "first"}});
     geom::append(file_, {}, {}, {{"", "note", std::int64_t{2}}});
     EXPECT_EQ(ResultReader(file_, true).number_attribute("", "note"), 2);
 }
 
-TEST_F(ResultFile, IsNotReadBeforeItIsComplete) {
+TEST_F(ResultFile, is_not_read_before_it_is_complete) {
     geom::create_skeleton(file_, sample_schema(), {});
     const auto [code, text] = failure_of([&] { ResultReader{file_}; });
     EXPECT_EQ(code, ExitCode::input);
@@ -323,7 +323,7 @@ TEST_F(ResultFile, IsNotReadBeforeItIsComplete) {
     EXPECT_NO_THROW(ResultReader(file_, true));
 }
 
-TEST_F(ResultFile, IsNotReadWhenMissingOrNotHdf5) {
+TEST_F(ResultFile, is_not_read_when_missing_or_not_hdf5) {
     auto [code, text] = failure_of([&] { ResultReader{file_}; });
     EXPECT_EQ(code, ExitCode::input);
     EXPECT_NE(text.find("No such file or directory"), std::string::npos) << text;
@@ -335,7 +335,7 @@ TEST_F(ResultFile, IsNotReadWhenMissingOrNotHdf5) {
     EXPECT_EQ(code, ExitCode::input);
 }
 
-TEST_F(ResultFile, NoticesEveryFlippedByte) {
+TEST_F(ResultFile, notices_every_flipped_byte) {
     const Schema schema = sample_schema();
     const auto slabs = sample_slabs(schema);
     geom::create_skeleton(file_, schema, {});
@@ -348,7 +348,7 @@ TEST_F(ResultFile, NoticesEveryFlippedByte) {
     EXPECT_NO_THROW(geom::verify(file_, schema, geom::checksums_of(schema, slabs)));
 }
 
-TEST_F(ResultFile, ChecksWhereItWillBeWritten) {
+TEST_F(ResultFile, checks_where_it_will_be_written) {
     EXPECT_NO_THROW(geom::check_output(file_, false));
     EXPECT_EQ(files_left(), 0);
     std::ofstream(file_) << "an earlier result";
@@ -364,7 +364,7 @@ TEST_F(ResultFile, ChecksWhereItWillBeWritten) {
               std::string::npos);
 }
 
-TEST_F(ResultFile, SaysThatAFolderIsNotWritable) {
+TEST_F(ResultFile, says_that_a_folder_is_not_writable) {
     if (::geteuid() == 0) GTEST_SKIP() << "root may write everywhere";
     ::chmod(folder_.c_str(), 0500);
     const auto [code, text] = failure_of([&] { geom::check_output(file_, false); });
@@ -373,7 +373,7 @@ TEST_F(ResultFile, SaysThatAFolderIsNotWritable) {
     EXPECT_NE(text.find("Permission denied"), std::string::npos) << text;
 }
 
-TEST_F(ResultFile, SaysHowMuchSpaceIsMissingAndLeavesNothing) {
+TEST_F(ResultFile, says_how_much_space_is_missing_and_leaves_nothing) {
     Schema schema;
     // 2^40 elements: more than any disk this runs on has free.
     schema.scales = {{"", "token", 1 << 20, {}, "", {}}, {"", "hidden", 1 << 20, {}, "", {}}};
@@ -387,7 +387,7 @@ TEST_F(ResultFile, SaysHowMuchSpaceIsMissingAndLeavesNothing) {
     EXPECT_EQ(files_left(), 0);
 }
 
-TEST_F(ResultFile, MakesASampleForOtherReaders) {
+TEST_F(ResultFile, makes_a_sample_for_other_readers) {
     // tests/e2e/test_result_file.py names the folder and opens what lies there.
     const char* folder = std::getenv("GEOM_SAMPLE_FOLDER");
     if (folder == nullptr) GTEST_SKIP() << "GEOM_SAMPLE_FOLDER is not set";
