@@ -251,7 +251,7 @@ def test_a_shard_that_is_replaced_between_its_header_and_its_reading_ends_the_ru
 # --- the digest -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("fault", ["kill:measure:0:0", "kill:exchange:1:1", "kill:load:0:1", "kill:write:0:0"])
+@pytest.mark.parametrize("fault", ["kill:gram:0:0", "kill:exchange:1:1", "kill:load:0:1", "kill:write:0:0"])
 @pytest.mark.parametrize("model", ["qwen3-tiny", "qwen3moe-tiny"])
 def test_the_digest_of_a_resumed_run_covers_all_its_weights(tmp_path, model, fault):
     assert run("--model", golden(model), "-o", "whole.h5", folder=tmp_path).returncode == 0
