@@ -268,7 +268,9 @@ def test_the_digest_of_a_resumed_run_covers_all_its_weights(tmp_path, model, fau
 
 def test_the_digest_does_not_depend_on_passes_and_measures_of_the_same_weights(tmp_path):
     digests = set()
-    for n, arguments in enumerate([["-m", "gram"], ["-m", "heads"], ["--layers", "0:5"], []]):
+    for n, arguments in enumerate(
+        [["-m", "gram"], ["-m", "heads"], ["-m", "gram,heads", "--layers", "0:5"], ["-m", "gram,heads"]]
+    ):
         finished = run("--model", golden("llama-tiny"), "-o", f"{n}.h5", *arguments, ranks=1 + n % 3, folder=tmp_path)
         assert finished.returncode == 0, finished.stderr
         digests.add(attribute(tmp_path / f"{n}.h5", "weights_digest"))

@@ -1,7 +1,7 @@
 """Result files in other programs' hands: xarray through h5netcdf and netCDF4, netCDF4 and h5py themselves.
 
-The file comes from the unit test ResultFile.makes_a_sample_for_other_readers; GEOM_UNIT_TESTS names the program when it is
-not in build/. Warnings are errors: they are what a user would see first.
+The file comes from the unit test ResultFile.makes_a_sample_for_other_readers; GEOM_UNIT_TESTS names the program when it
+is not in build/. Warnings are errors: they are what a user would see first.
 """
 
 import os
