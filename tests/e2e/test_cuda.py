@@ -55,6 +55,10 @@ def test_gpu_and_processor_agree(gpu, runs, model):
     gram = here["gram/gram"]
     norms = np.sqrt(np.einsum("llh->lh", gram))
     assert np.all(np.abs(there["gram/gram"] - gram) <= 1e-5 * norms[:, None] * norms[None])
+    cross = here["match/cross_gram"]
+    norms = np.sqrt(np.einsum("lhlh->lh", cross))
+    assert np.all(np.abs(there["match/cross_gram"] - cross) <= 1e-5 * norms[:, :, None, None] * norms)
+    np.testing.assert_array_equal(there["match/assignment"], here["match/assignment"])
     sigma = here["heads/singular_values"][..., :1]
     for name in ("singular_values", "sym_eigs"):
         assert np.all(np.abs(there[f"heads/{name}"] - here[f"heads/{name}"]) <= 1e-9 * sigma), name
