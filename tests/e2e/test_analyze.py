@@ -572,12 +572,13 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
 def test_a_file_of_a_gigabyte_is_analysed_in_little_memory(runs, tmp_path):
     file = tmp_path / "large.h5"
-    write_large_result(file, runs(golden("qwen3-tiny"), "-m", "gram,heads", "--top-k", TOP_K).file)
+    small = runs(golden("qwen3-tiny"), "-m", "gram,heads", "--top-k", TOP_K).file
+    write_large_result(file, small)
     assert file.stat().st_size > 1e9
 
-    def peak_and_tables(*arguments):
+    def peak_and_tables(result, *arguments):
         out = tmp_path / "tables"
-        command = [str(PROGRAM), "analyze", str(file), "--format", "json", "-o", str(out), *map(str, arguments)]
+        command = [str(PROGRAM), "analyze", str(result), "--format", "json", "-o", str(out), *map(str, arguments)]
         # from a small process: what a child has between fork and exec counts as the child's
         finished = subprocess.run(
             [sys.executable, "-c", PEAK, *command], env=ENVIRONMENT, capture_output=True, text=True
@@ -585,9 +586,11 @@ def test_a_file_of_a_gigabyte_is_analysed_in_little_memory(runs, tmp_path):
         assert finished.returncode == 0, finished.stderr
         return int(finished.stdout) * 1024, json.loads((out / "tables.json").read_text())["tables"]
 
+    of_program, _ = peak_and_tables(small)  # with libraries, which are large where CUDA is among them
     for arguments in ((), ("--anchor", 3)):
-        peak, tables = peak_and_tables(*arguments)
-        assert peak < 128 << 20, f"{peak / 2**20:.0f} MiB, less than one of the large variables has"
+        peak, tables = peak_and_tables(file, *arguments)
+        taken = peak - of_program
+        assert taken < 80 << 20, f"{taken / 2**20:.0f} MiB, less than one of the large variables has"
         assert len(tables["eff_rank"]["rows"]) == LAYERS
     assert tables["cosines_to_anchor"]["rows"][17]["scale"] == 0.25
     rows = {row["what"]: row["value"] for row in tables["summary"]["rows"]}
