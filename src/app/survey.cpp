@@ -15,7 +15,7 @@ namespace geom {
 
 namespace {
 
-/// What MPI-IO, HDF5 and the threads' stacks take beside the numbers, as measured on small runs.
+/// What MPI, HDF5 and the threads' stacks take beside the numbers, as measured on small runs.
 constexpr std::int64_t writing_reserve = std::int64_t{8} << 20;
 
 // The measures that were asked for, or all that run unasked, in the order of measures().
