@@ -10,6 +10,7 @@ import os
 import pathlib
 import struct
 import subprocess
+import time
 
 import numpy as np
 import pytest
@@ -56,6 +57,40 @@ def listing(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
+def datasets(file):
+    """Type, shape and bytes of everything outside /run of a complete result, by path."""
+    h5py = pytest.importorskip("h5py")
+    found = {}
+
+    def visit(name, item):
+        if isinstance(item, h5py.Dataset) and not name.startswith("run/"):
+            found[name] = (str(item.dtype), item.shape, np.asarray(item[()]).tobytes())
+
+    with h5py.File(file) as opened:
+        assert opened.attrs["complete"] == 1
+        opened.visititems(visit)
+    return found
+
+
+def run_that_stands_still(folder, place, *arguments, environment=None):
+    """The program, started and stopped by its own fault at PHASE:RANK:N; whoever asked has to end it."""
+    process = subprocess.Popen(
+        [str(PROGRAM), *map(str, arguments)],
+        cwd=folder,
+        env={**ENVIRONMENT, "GEOM_MPI_FAULT": f"stop:{place}", **(environment or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if pathlib.Path(f"/proc/{process.pid}/stat").read_text().split(") ")[1][0] == "T":
+            return process
+        time.sleep(0.01)
+    process.kill()
+    raise AssertionError("the run did not stop where it was asked to")
+
+
 @dataclasses.dataclass
 class Result:
     """A finished run: its file, its JSON object, what it printed."""
@@ -77,18 +112,7 @@ class Result:
             return value.decode() if isinstance(value, bytes) else value
 
     def datasets(self):
-        """Type, shape and bytes of everything outside /run, by path."""
-        h5py = pytest.importorskip("h5py")
-        found = {}
-
-        def visit(name, item):
-            if isinstance(item, h5py.Dataset) and not name.startswith("run/"):
-                values = item[()]
-                found[name] = (str(item.dtype), item.shape, np.asarray(values).tobytes())
-
-        with h5py.File(self.file) as file:
-            file.visititems(visit)
-        return found
+        return datasets(self.file)
 
 
 class Runs:

@@ -14,7 +14,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import ENVIRONMENT, MPIEXEC, PROGRAM, listing, run
+from conftest import ENVIRONMENT, MPIEXEC, PROGRAM, datasets, listing, run
 
 h5py = pytest.importorskip("h5py")
 
@@ -40,19 +40,6 @@ def start(folder, ranks, *arguments, fault=None):
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def datasets(file):
-    found = {}
-
-    def visit(name, item):
-        if isinstance(item, h5py.Dataset) and not name.startswith("run/"):
-            found[name] = item[()].tobytes()
-
-    with h5py.File(file) as opened:
-        assert opened.attrs["complete"] == 1
-        opened.visititems(visit)
-    return found
 
 
 @pytest.fixture(scope="module")

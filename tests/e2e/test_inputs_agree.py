@@ -3,11 +3,9 @@ between two runs or while it is read, and a digest that covers what a stopped ru
 
 import json
 import os
-import pathlib
 import shutil
 import signal
 import subprocess
-import time
 
 import numpy as np
 import pytest
@@ -17,11 +15,13 @@ from conftest import (
     PROGRAM,
     Tensor,
     attention_name,
+    datasets,
     golden,
     listing,
     read_checkpoint,
     read_config,
     run,
+    run_that_stands_still,
     write_checkpoint,
     write_shard,
 )
@@ -34,18 +34,6 @@ USAGE, INPUT, OUTPUT = 2, 3, 5
 def attribute(file, name):
     with h5py.File(file) as opened:
         return opened.attrs[name]
-
-
-def datasets(file):
-    found = {}
-
-    def visit(name, item):
-        if isinstance(item, h5py.Dataset) and not name.startswith("run/"):
-            found[name] = item[()].tobytes()
-
-    with h5py.File(file) as opened:
-        opened.visititems(visit)
-    return found
 
 
 def other_weights(model, layer=2):
@@ -185,22 +173,7 @@ def test_a_hub_cache_that_was_copied_keeps_its_fingerprint(tmp_path):
 
 def stopped_while_loading(folder, model):
     """A run that stands still when it has the first layer; two loads at most are in memory then."""
-    command = [str(PROGRAM), "--model", str(model), "-o", "r.h5", "--threads", "1"]
-    process = subprocess.Popen(
-        command,
-        cwd=folder,
-        env={**ENVIRONMENT, "GEOM_MPI_FAULT": "stop:load:0:1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        if pathlib.Path(f"/proc/{process.pid}/stat").read_text().split(") ")[1][0] == "T":
-            return process
-        time.sleep(0.01)
-    process.kill()
-    raise AssertionError("the run did not stop where it was asked to")
+    return run_that_stands_still(folder, "load:0:1", "--model", model, "-o", "r.h5", "--threads", 1)
 
 
 def test_a_shard_that_is_written_to_under_a_run_ends_it(tmp_path, model):

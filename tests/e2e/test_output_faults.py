@@ -16,7 +16,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import ENVIRONMENT, MPIEXEC, PROGRAM, ROOT, listing, run
+from conftest import ENVIRONMENT, MPIEXEC, PROGRAM, ROOT, datasets, listing, run, run_that_stands_still
 
 h5py = pytest.importorskip("h5py")
 
@@ -26,19 +26,6 @@ MODEL = "synth:L5-H4-KV2-hd32-D160-F64-V64"
 KINDS = ["EIO", "ENOSPC", "EINTR", "SHORT"]
 USAGE, OUTPUT = 2, 5
 DEADLINE = 20
-
-
-def datasets(file):
-    found = {}
-
-    def visit(name, item):
-        if isinstance(item, h5py.Dataset) and not name.startswith("run/"):
-            found[name] = item[()].tobytes()
-
-    with h5py.File(file) as opened:
-        assert opened.attrs["complete"] == 1
-        opened.visititems(visit)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -166,21 +153,7 @@ def test_a_folder_for_temporary_files_that_fills_up_does_no_harm(tmp_path, undis
 
 
 def stopped_run(folder, place, *arguments, environment=None):
-    process = subprocess.Popen(
-        [str(PROGRAM), "--model", MODEL, "-o", "r.h5", *arguments],
-        cwd=folder,
-        env={**ENVIRONMENT, "GEOM_MPI_FAULT": f"stop:{place}", **(environment or {})},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        if pathlib.Path(f"/proc/{process.pid}/stat").read_text().split(") ")[1][0] == "T":
-            return process
-        time.sleep(0.01)
-    process.kill()
-    raise AssertionError("the run did not stop where it was asked to")
+    return run_that_stands_still(folder, place, "--model", MODEL, "-o", "r.h5", *arguments, environment=environment)
 
 
 def go_on(process):

@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import FAKES, listing, run
+from conftest import FAKES, datasets, listing, run
 
 h5py = pytest.importorskip("h5py")
 
@@ -21,20 +21,6 @@ def start(folder, measures, *arguments, ranks=1, fault=None, model=MODEL):
         environment={"GEOM_MPI_FAULT": fault} if fault else None,
         program=FAKES,
     )
-
-
-def datasets(file):
-    """Everything outside /run."""
-    found = {}
-
-    def visit(name, item):
-        if isinstance(item, h5py.Dataset) and not name.startswith("run/"):
-            found[name] = (item.dtype.str, item.shape, item[()].tobytes())
-
-    with h5py.File(file) as opened:
-        assert opened.attrs["complete"] == 1
-        opened.visititems(visit)
-    return found
 
 
 def attributes(file):
