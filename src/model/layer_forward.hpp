@@ -52,12 +52,12 @@ public:
     void run(std::int64_t row, const LayerWeights& weights, const TokenChunk& chunk, float* stream, KvCache& cache);
 
 private:
-    struct Scratch;
     void attention(std::int64_t row, const LayerWeights& weights, const TokenChunk& chunk, float* stream,
                    KvCache& cache);
     void mlp(const LayerWeights& weights, const TokenChunk& chunk, float* stream);
     void mixture(std::int64_t row, const LayerWeights& weights, const TokenChunk& chunk, float* stream);
-    Activations part(std::int64_t at, const TokenChunk& chunk, std::int64_t width) const;
+    void through_mlp(const LayerWeights& weights, std::int64_t expert, const Activations& x, const Activations& out);
+    Activations part(std::int64_t which, const TokenChunk& chunk, std::int64_t width) const;
 
     Backend& backend_;
     const ModelShape& shape_;
