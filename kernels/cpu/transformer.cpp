@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "core/dtype.hpp"
+#include "kernels/choose_experts.hpp"
 #include "kernels/cpu/attention.hpp"
 #include "kernels/cpu/lane_product.hpp"
 #include "kernels/cpu/stored_rows.hpp"
@@ -159,7 +160,8 @@ void CpuTransformer::do_route(const Activations& x, const MatrixRef& router, con
     do_product(x, router, nullptr, logits);
     workers_.for_each(x.tokens, [&](std::int64_t token, int) {
         const std::int64_t begin = token * routing.per_token;
-        choose_experts(logits, token, routing, &experts[at(begin)], &weights[at(begin)]);
+        const float* of_token = panel_of(logits, token / width) + token % width;
+        choose_experts({of_token, width, router.rows}, routing, &experts[at(begin)], &weights[at(begin)]);
     });
 }
 
