@@ -1,9 +1,10 @@
-// The tokens that a forward pass goes over: the user's text, the user's token ids, or the project's own text.
+// The tokens that a forward pass goes over: the user's text, the user's token ids, or the program's own text.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "checkpoint/checkpoint.hpp"
@@ -23,15 +24,16 @@ struct CalibrationTokens {
 };
 
 /// Reads files; not collective, and the same on every rank that sees the same files.
-/// - token_ids: a text file with one integer a line, or (by its first bytes) an HDF5 file with a 1-D dataset of
-/// integers
-///   named token_ids, or with one such dataset in all. Taken as they are: no begin token is added.
-/// - text: paragraphs separated by blank lines are prompts; they are joined by one blank line into one sequence and
-///   encoded by the checkpoint's tokenizer.json.
-/// - neither: the program's own text in the same way; for a synthetic model max_tokens ids drawn by its generator.
+/// - token_ids: read_token_ids() (token_ids.hpp). Taken as they are: no begin token is added.
+/// - text: the file's, as it stands, one sequence; prompts are its paragraphs, with the blank lines between them.
+/// - neither: default_text(); for a synthetic model max_tokens ids drawn by its generator.
 /// Throws Error(input) with the file and its byte or line: missing, empty or blank, invalid UTF-8, an id that is not in
-/// the vocabulary, a tokenizer that is missing or not read (the message then names --token-ids); Error(usage) for a
-/// synthetic model with text, which has no tokenizer.
+/// the vocabulary, a tokenizer that is missing or not read (the message then names --token-ids), and a text for a
+/// synthetic model, which has no tokenizer.
 CalibrationTokens read_calibration(const Checkpoint& checkpoint, const CalibrationRequest& request);
+
+/// The program's own text: prompts of many kinds (facts, arithmetic, code, fiction, dialogue, verse, other languages),
+/// separated by blank lines; more than 2048 tokens with any tokenizer of these models.
+std::string_view default_text() noexcept;
 
 }  // namespace geom

@@ -175,10 +175,10 @@ void Tokenizer::encode_piece(std::string_view piece, Words& words) const {
     }
 }
 
-std::vector<std::int32_t> Tokenizer::encode(std::string_view text) const {
+std::vector<std::int32_t> Tokenizer::encode(std::string_view text, const std::string& shown) const {
     if (const auto invalid = first_invalid_utf8(text)) {
-        throw Error(ExitCode::input,
-                    fmt::format("byte {}: not UTF-8 (a text in another encoding, or a damaged file)", *invalid));
+        const std::string reason = "not UTF-8; the text is in another encoding, or damaged";
+        throw Error(ExitCode::input, fmt::format("{}: byte {}: {}", shown, *invalid, reason));
     }
     Words words;
     words.ids = begin_;
@@ -190,6 +190,16 @@ std::vector<std::int32_t> Tokenizer::encode(std::string_view text) const {
         }
     }
     return std::move(words.ids);
+}
+
+Tokenizer tokenizer_of(const ModelFolder& model) {
+    const std::filesystem::path file = model.folder / "tokenizer.json";
+    if (!std::filesystem::exists(std::filesystem::symlink_status(file))) {
+        throw Error(ExitCode::input, fmt::format("{}: is missing; {}, or give token ids, with --token-ids FILE",
+                                                 file.string(), model.remedy));
+    }
+    check_inside(file, model.allowed_root);
+    return Tokenizer::read(file);
 }
 
 }  // namespace geom

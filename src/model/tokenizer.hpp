@@ -7,9 +7,11 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <string>
 #include <string_view>
 #include <vector>
 
+#include "checkpoint/hub_cache.hpp"
 #include "model/added_tokens.hpp"
 #include "model/bpe.hpp"
 #include "model/pre_tokenizer.hpp"
@@ -24,8 +26,8 @@ public:
     static Tokenizer read(const std::filesystem::path& path);
 
     /// The ids of the whole text, begin tokens first; nothing but those for an empty text. May run on several threads.
-    /// Throws Error(input) with the byte offset of what is not UTF-8.
-    std::vector<std::int32_t> encode(std::string_view text) const;
+    /// Throws Error(input) with the name of the text and the byte offset of what is not UTF-8.
+    std::vector<std::int32_t> encode(std::string_view text, const std::string& shown = "the text") const;
 
 private:
     struct Words;
@@ -44,5 +46,8 @@ private:
     std::vector<std::int32_t> begin_;    ///< tokens before every text
     bool nfc_ = false;
 };
+
+/// The tokenizer.json of a model's folder. Throws Error(input) that names --token-ids FILE where it is missing.
+Tokenizer tokenizer_of(const ModelFolder& model);
 
 }  // namespace geom
