@@ -32,8 +32,8 @@ DEEPSEEK = (
     r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|"
     r"\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-# PCRE2 10.42 knows Unicode 14, the library 16, this Python 14 or later: what is younger than 14 is left out, and what is
-# younger than 3.2 where this Python cannot tell.
+# PCRE2 10.42 knows Unicode 14, the library 16, this Python 14 or later: what is younger than 14 is left out, and
+# what is younger than 3.2 where this Python cannot tell.
 KNOWN = unicodedata if unicodedata.unidata_version == "14.0.0" else unicodedata.ucd_3_2_0
 
 
