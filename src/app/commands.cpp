@@ -7,6 +7,7 @@
 #include "app/analyze.hpp"
 #include "app/bench.hpp"
 #include "app/pipeline.hpp"
+#include "app/print_tokens.hpp"
 #include "checkpoint/synthetic.hpp"
 #include "mpi/agreement.hpp"
 
@@ -44,6 +45,11 @@ int run_command(const Options& options, const Communicator& communicator, Phases
         case Command::synth:
             agree_on(communicator, [&] {
                 if (communicator.rank() == 0) write_synthetic(options.synth);
+            });
+            return 0;
+        case Command::tokens:
+            agree_on(communicator, [&] {
+                if (communicator.rank() == 0) print_tokens(options.tokens);
             });
             return 0;
         case Command::bench:

@@ -120,6 +120,12 @@ void add_analyze_options(CLI::App& app, AnalyzeOptions& analyze, RawValues& raw)
         ->type_name("DIR");
 }
 
+void add_tokens_options(CLI::App& app, TokensOptions& tokens) {
+    app.add_option("--model", tokens.model, "folder or hub id")->required()->type_name("MODEL");
+    app.add_option("--revision", tokens.revision, "branch, tag or commit of a hub id (default main)")->type_name("R");
+    app.add_option("FILE", tokens.file, "a text in UTF-8; -: stdin")->capture_default_str();
+}
+
 void add_bench_options(CLI::App& app, BenchOptions& bench) {
     app.add_option("PART", bench.parts, "gemm, copy, gram, heads, load (default: all that have what they need)");
     app.add_option("--shape", bench.shape, "of the made-up weights, as after synth:")->capture_default_str();
@@ -182,10 +188,12 @@ Options parse_options(int argc, const char* const* argv) {
     auto* synth = app.add_subcommand("synth", "write a synthetic checkpoint");
     synth->add_option("SHAPE", options.synth.shape, "as after synth:, e.g. qwen3-0.6b?layers=4")->required();
     synth->add_option("DIR", options.synth.folder, "folder to write; must not exist or be empty")->required();
+    auto* tokens = app.add_subcommand("tokens", "print a text's token ids by the model's tokenizer.json, one a line");
+    add_tokens_options(*tokens, options.tokens);
     auto* bench = app.add_subcommand("bench", "rates of this machine and of the measures on it");
     add_bench_options(*bench, options.bench);
     // The run's own options are not needed when a subcommand is given.
-    for (CLI::App* sub : {info, analyze, synth, bench}) {
+    for (CLI::App* sub : {info, analyze, synth, tokens, bench}) {
         sub->preparse_callback([run_group](std::size_t) { run_group->get_option("--model")->required(false); });
     }
     try {
@@ -193,6 +201,7 @@ Options parse_options(int argc, const char* const* argv) {
         if (info->parsed()) options.command = Command::info;
         if (analyze->parsed()) options.command = Command::analyze;
         if (synth->parsed()) options.command = Command::synth;
+        if (tokens->parsed()) options.command = Command::tokens;
         if (bench->parsed()) options.command = Command::bench;
         interpret(options, raw);
     } catch (const CLI::ParseError& error) {

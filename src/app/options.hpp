@@ -38,6 +38,12 @@ struct SynthOptions {
     std::string folder;
 };
 
+struct TokensOptions {
+    std::string model;
+    std::string revision;
+    std::string file = "-";  ///< the text; "-": stdin
+};
+
 struct BenchOptions {
     std::string shape = "qwen3-0.6b";  ///< as after synth:
     std::string model;                 ///< a checkpoint on disk, for the part that loads
@@ -61,13 +67,14 @@ struct AnalyzeOptions {
     std::string folder;  ///< "": to stdout
 };
 
-enum class Command : std::uint8_t { run, info, analyze, synth, bench, nothing };
+enum class Command : std::uint8_t { run, info, analyze, synth, tokens, bench, nothing };
 
 struct Options {
     Command command = Command::run;
     RunOptions run;
     AnalyzeOptions analyze;
     SynthOptions synth;
+    TokensOptions tokens;
     BenchOptions bench;
     std::string command_line;  ///< as typed, for the record
     int exit_code = 0;         ///< of Command::nothing: --help, --version or a mistake
