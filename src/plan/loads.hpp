@@ -22,18 +22,24 @@ struct Load {
     /// Families that are whole here for the next load alone, and that their owner reads as well: it counts them.
     std::vector<WeightFamily> repeated;
     std::vector<Visit> visits;
+    bool experts = false;  ///< all of the layer's experts as well
+    bool shared = false;   ///< of a rising sweep: the same as the first sweep's load of that row
 };
 
 struct RankLoads {
     std::vector<Load> loads;   ///< in any order of rows: layers, then experts, then globals
     std::vector<Load> rising;  ///< layers that build on each other, of those with weights that are wanted; a row's
                                ///< visits may be without units
+    std::vector<Load> after;   ///< its strips of what comes after the rising sweep; the first strip's visits have units
 };
 
 /// The loads of every rank. The layer before a rank's first one is read by the rank itself where a measure wants to see
 /// it.
 std::vector<RankLoads> loads_of(const ModelShape& shape, std::span<const MeasureDemand> measures, const Demand& demand,
                                 std::int64_t ranks);
+
+/// Layers are in memory once for both sweeps: what one of them wants of a row that both look at, the other loads too.
+void share_loads(std::vector<Load>& loads, std::vector<Load>& rising);
 
 struct LoadBytes {
     std::int64_t stored = 0;

@@ -17,6 +17,11 @@ std::vector<LayerRequest> requests_of(const Plan& plan, const std::vector<Load>&
             wanted.repeated = std::binary_search(load.repeated.begin(), load.repeated.end(), family);
             request.weights.push_back(std::move(wanted));
         }
+        if (load.experts) {
+            for (const WeightShape& weight : shape.at(load.row).weights) {
+                if (weight.expert >= 0) request.weights.push_back({weight.family, {}, weight.expert});
+            }
+        }
         const auto add_rows = [&](WeightFamily family, std::vector<Range> rows) {
             if (rows.empty() || std::find(load.whole.begin(), load.whole.end(), family) != load.whole.end()) return;
             request.weights.push_back({family, std::move(rows)});
