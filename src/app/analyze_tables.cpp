@@ -30,6 +30,9 @@ std::span<const TableMaker> table_makers() {
         &effective_ranks_by_layer,
         &effective_ranks_by_head,
         &effective_rank_extremes,
+        // residual
+        &residual_by_layer,
+        &residual_by_phase,
     };
     return all;
 }

@@ -64,7 +64,8 @@ void add_work_options(CLI::App& app, RunOptions& run, RawValues& raw) {
         ->delimiter(',')
         ->type_name("NAME,...");
     app.add_option("--layers", raw.layers, "only layers A to B-1")->type_name("A:B");
-    app.add_option("--top-k", run.top_k, "singular directions to keep of each head (at most head_dim are)")
+    app.add_option("--top-k", run.top_k,
+                   "singular directions to keep of each head (at most head_dim are) and of each layer's step")
         ->capture_default_str()
         ->check(CLI::Range(1, 1 << 20))
         ->type_name("K");
@@ -79,6 +80,37 @@ void add_work_options(CLI::App& app, RunOptions& run, RawValues& raw) {
     app.add_option("--threads", run.threads, "threads a rank (default: see below)")
         ->check(CLI::Range(1, 4096))
         ->type_name("N");
+}
+
+void add_residual_options(CLI::App& app, RunOptions& run) {
+    auto* calibration = app.add_option("--calibration", run.calibration,
+                                       "residual: the text that goes through the model, prompts separated by blank "
+                                       "lines (default: the program's own)")
+                            ->type_name("FILE");
+    auto* token_ids = app.add_option("--token-ids", run.token_ids,
+                                     "residual: its token ids instead, one a line or an HDF5 dataset token_ids")
+                          ->type_name("FILE")
+                          ->excludes(calibration);
+    app.add_option("--hidden-states", run.hidden_states,
+                   "residual: streams instead, an HDF5 dataset hidden_states [edge, token, hidden], or a result of "
+                   "--save-hidden")
+        ->type_name("FILE")
+        ->excludes(calibration)
+        ->excludes(token_ids);
+    app.add_option("--max-tokens", run.max_tokens, "residual: tokens of the text that are used")
+        ->capture_default_str()
+        ->check(CLI::Range(1, 1 << 30))
+        ->type_name("N");
+    app.add_flag("--keep-first", run.keep_first, "residual: the first token (an attention sink) counts too");
+    app.add_flag("--save-hidden", run.save_hidden, "residual: streams go into the result as well");
+    app.add_option("--phases", run.phases,
+                   "residual: runs of layers, a line each: NAME A:B (default A to E and tail, by depth)")
+        ->type_name("FILE");
+    app.add_option("--forward-dtype", run.forward_dtype,
+                   "residual: f32 for products in f32 alone, auto for bf16 ones where they lose nothing against it")
+        ->capture_default_str()
+        ->check(CLI::IsMember({"auto", "f32"}))
+        ->type_name("NAME");
 }
 
 void add_run_options(CLI::App& app, RunOptions& run) {
@@ -178,11 +210,13 @@ Options parse_options(int argc, const char* const* argv) {
     auto* run_group = app.add_option_group("run");
     add_model_options(*run_group, options.run);
     add_work_options(*run_group, options.run, raw);
+    add_residual_options(*run_group, options.run);
     add_run_options(*run_group, options.run);
 
     auto* info = app.add_subcommand("info", "what a checkpoint holds, and what a run would cost");
     add_model_options(*info, options.run);
     add_work_options(*info, options.run, raw);
+    add_residual_options(*info, options.run);
     auto* analyze = app.add_subcommand("analyze", "print the tables of a finished result");
     add_analyze_options(*analyze, options.analyze, raw);
     auto* synth = app.add_subcommand("synth", "write a synthetic checkpoint");

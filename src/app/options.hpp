@@ -31,6 +31,15 @@ struct RunOptions {
     bool add = false;
     bool legacy = false;
     bool quiet = false;
+    // of the measure residual
+    std::string calibration;    ///< a text; the program's own when none of the three is given
+    std::string token_ids;      ///< instead
+    std::string hidden_states;  ///< instead, without a forward pass
+    std::int64_t max_tokens = 2048;
+    std::string phases;  ///< a file; the default ones when empty
+    std::string forward_dtype = "auto";
+    bool keep_first = false;
+    bool save_hidden = false;
 };
 
 struct SynthOptions {

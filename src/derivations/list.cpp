@@ -5,6 +5,7 @@
 #include "derivations/derivation.hpp"
 #include "derivations/legacy_analysis.hpp"
 #include "derivations/matching.hpp"
+#include "derivations/phases.hpp"
 
 namespace geom {
 
@@ -13,6 +14,7 @@ std::span<const Derivation> derivations() {
         matching_derivation(),
         analysis_derivation(),
         legacy_analysis_derivation(),
+        phases_derivation(),
     };
     return all;
 }

@@ -6,6 +6,7 @@
 #include "measures/legacy_heads.hpp"
 #include "measures/match.hpp"
 #include "measures/measure.hpp"
+#include "measures/residual.hpp"
 #include "measures/spectra.hpp"
 
 namespace geom {
@@ -18,6 +19,7 @@ std::span<const Measure> measures() {
         legacy_heads_measure(),
         match_measure(),
         spectra_measure(),
+        residual_measure(),
         // clang-format on
     };
     return all;

@@ -30,6 +30,7 @@ struct RunRecord {
     std::int64_t anchor = -1;           ///< as asked for
     Range layers;                       ///< of the model, that were looked at
     std::vector<std::string> measures;  ///< in the file, in its order
+    std::vector<std::string> left_out;  ///< measures that run unasked, but not on this model: "NAME: why"
     Identity identity;
     // of the machine
     std::string backend;
