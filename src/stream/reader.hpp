@@ -47,9 +47,9 @@ public:
         return files.empty() ? threads : std::max(threads, 4);
     }
 
-    /// Fills every job; callers wait for one another. Throws Error(input) when a file is shorter than its header promised
-    /// or cannot be read, was replaced or written to since that header was read, or a scale is not positive and finite,
-    /// Error(numerics) for a NaN or an infinity, all with file, tensor and place.
+    /// Fills every job; callers wait for one another. Throws Error(input) when a file is shorter than its header
+    /// promised or cannot be read, was replaced or written to since that header was read, or a scale is not positive
+    /// and finite, Error(numerics) for a NaN or an infinity, all with file, tensor and place.
     void read(std::span<const ReadJob> jobs);
 
     std::int64_t bytes_read() const noexcept { return bytes_read_; }  ///< of weights and scales
