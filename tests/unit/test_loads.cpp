@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
+
 #include "support/plan_inputs.hpp"
 
 using namespace geom;
@@ -139,6 +141,65 @@ TEST(Loads, of_a_rising_sweep_are_all_rows_in_turn_whatever_is_owed) {
             }
         }
         EXPECT_EQ(rows, (Rows{0, 1, 2, 3})) << ranks << " ranks";
+    }
+}
+
+TEST(Loads, strips_after_a_rising_sweep_are_dealt_out_and_the_first_one_has_the_unit) {
+    ModelShape shape = model_of(small);
+    shape.globals = {{WeightFamily::embed_tokens, -1, 200000, 64, DType::bf16}};
+    auto rising = walk(shape);
+    rising.needs.rising.after = 0;
+    rising.owed.push_back({"walk", UnitOf::global, 0, 0});
+    for (const std::int64_t ranks : {1, 2, 3, 9}) {
+        const auto loads = loads_for(shape, {rising}, ranks);
+        std::map<std::int64_t, std::int64_t> ends;  // by first row
+        for (std::size_t r = 0; r < loads.size(); ++r) {
+            for (const Load& load : loads[r].after) {
+                EXPECT_EQ(load.of, UnitOf::global);
+                EXPECT_LE(bytes_of(shape, load, {}, {}).memory, 8 << 20);
+                EXPECT_EQ(load.rows.begin / 65536 % ranks, static_cast<std::int64_t>(r));
+                ASSERT_EQ(load.visits.size(), 1U);
+                EXPECT_EQ(load.visits[0].units.size(), load.rows.begin == 0 ? 1U : 0U);
+                ends[load.rows.begin] = load.rows.end;
+            }
+            EXPECT_TRUE(loads[r].loads.empty()) << "the global is of this sweep alone";
+        }
+        EXPECT_EQ(ends, (std::map<std::int64_t, std::int64_t>{
+                            {0, 65536}, {65536, 131072}, {131072, 196608}, {196608, 200000}}))
+            << ranks << " ranks";
+    }
+}
+
+TEST(Loads, of_a_rising_sweep_have_all_experts_where_it_says_so) {
+    ModelShape shape = model_of(small);
+    LayerShape& mixture = shape.layers[2];
+    mixture.experts = 3;
+    for (std::int64_t expert = 0; expert < 3; ++expert) {
+        for (const WeightFamily family : mlp_families())
+            mixture.weights.push_back({family, expert, 16, 16, DType::bf16});
+    }
+    const std::int64_t one = 3 * 16 * 16 * 2;
+    auto rising = walk(shape);
+    const auto without = loads_for(shape, {rising}, 1);
+    rising.needs.rising.experts = true;
+    const auto with = loads_for(shape, {rising}, 1);
+    for (std::size_t i = 0; i < 4; ++i) {
+        const std::int64_t more =
+            bytes_of(shape, with[0].rising[i], {}, {}).stored - bytes_of(shape, without[0].rising[i], {}, {}).stored;
+        EXPECT_EQ(more, i == 2 ? 3 * one : 0) << i;
+    }
+}
+
+TEST(Loads, that_both_sweeps_share_are_the_same) {
+    const ModelShape shape = model_of(small);
+    auto loads = loads_for(shape, {walk(shape), same_head({0})}, 1)[0];
+    share_loads(loads.loads, loads.rising);
+    ASSERT_EQ(loads.loads.size(), loads.rising.size());
+    for (std::size_t i = 0; i < loads.rising.size(); ++i) {
+        EXPECT_TRUE(loads.rising[i].shared);
+        EXPECT_EQ(loads.rising[i].whole, loads.loads[i].whole);
+        EXPECT_EQ(loads.rising[i].heads, loads.loads[i].heads);
+        EXPECT_EQ(loads.rising[i].whole.size(), 5U) << "keys are there as rows of heads";
     }
 }
 
