@@ -213,6 +213,8 @@ std::string path_of(DType kept, Isa isa) {
     if (kept == DType::bf16 && isa >= Isa::avx512_bf16) return std::string(name_of(isa));
     if (isa >= Isa::avx512) return "avx512-f32";
     if (isa >= Isa::avx2) return "avx2-f32";
+    if (kept == DType::bf16 && isa == Isa::neon_bf16) return "neon-bf16";
+    if (isa >= Isa::neon) return "neon-f32";
     return kept == DType::bf16 ? "sgemm-bf16" : "sgemm";
 }
 
