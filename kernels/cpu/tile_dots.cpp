@@ -28,6 +28,7 @@
 
 #include "core/error.hpp"
 #include "core/range.hpp"
+#include "kernels/cpu/stored_rows.hpp"
 #include "kernels/cpu/tile_products.hpp"
 
 namespace geom::cpu {
@@ -230,7 +231,10 @@ void pack_head_blocks(std::span<const MatrixRef> blocks, const HeadBlockFormat& 
     with_products(format, [&]<class Products>() {
         workers.for_each(static_cast<std::int64_t>(blocks.size()), [&](std::int64_t i, int) {
             const auto at = static_cast<std::size_t>(i);
-            Products::pack(blocks[at], format, out[at]);
+            const MatrixRef& block = blocks[at];
+            if (block.exponent == 0) return Products::pack(block, format, out[at]);
+            const std::vector<std::byte> scaled = rescaled(block, format.dtype);
+            Products::pack({scaled.data(), format.dtype, block.rows, block.cols}, format, out[at]);
         });
     });
 }

@@ -319,8 +319,7 @@ HeadBlockFormat CudaHeadProducts::do_format(DType dtype, std::int64_t head_dim, 
 void CudaHeadProducts::do_pack(std::span<const MatrixRef> blocks, const HeadBlockFormat& format,
                                std::span<std::byte* const> out) {
     device_.use();
-    for (std::size_t i = 0; i < blocks.size(); ++i)
-        convert(blocks[i].data, blocks[i].dtype, out[i], format.dtype, blocks[i].rows * blocks[i].cols, device_);
+    for (std::size_t i = 0; i < blocks.size(); ++i) convert(blocks[i], out[i], format.dtype, device_);
 }
 
 std::int64_t CudaHeadProducts::do_scratch_bytes(const HeadBlockFormat& format, std::int64_t layers,

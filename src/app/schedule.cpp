@@ -167,15 +167,19 @@ void Schedule::sweep(std::int64_t pass, HeadStore& blocks) {
         Failure failure;
         const LayerWeights* weights = next_load(failure);
         if (weights != nullptr) failure.keep([&] { visit(*load, *weights); });
+        const bool exchanges = plan_.exchanges(pass, round);
+        if (exchanges && weights != nullptr && load->heads)
+            phases_.time("exchange", [&] { failure.keep([&] { blocks.pack_round(round, *weights); }); });
         failure.agree(communicator_, phases_);
-        if (plan_.exchanges(pass, round)) {
+        if (exchanges) {
             phases_.time("exchange", [&] {
                 maybe_fail("exchange", communicator_.rank());
-                blocks.exchange_round(round, load != nullptr && load->heads ? weights : nullptr, *collectives_);
+                blocks.exchange_round(round, *collectives_);
             });
         }
         progress_.advance(static_cast<double>(reader_.bytes_read() - before));
     }
+    if (plan_.head_blocks) phases_.time("exchange", [&] { blocks.exchange_exponents(communicator_); });
     progress_.end();
 }
 

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <map>
+#include <string>
+#include <utility>
 
 #include "core/error.hpp"
 
@@ -27,12 +29,16 @@ HeadStore::HeadStore(const Plan& plan, std::int64_t pass, std::int64_t rank, con
         blocks += (1 + static_cast<std::int64_t>(held.heads.size())) * layers();
     }
     blocks_ = backend_.allocate(blocks * format_.bytes);
+    exponents_.resize(static_cast<std::size_t>(blocks));
 }
 
 KvGroupBlocks HeadStore::group(std::int64_t share) const {
     const auto s = static_cast<std::size_t>(share);
     const std::byte* k = blocks_.data() + first_block_[s] * format_.bytes;
-    return {layers(), static_cast<std::int64_t>(shares_[s].heads.size()), k, k + layers() * format_.bytes};
+    const std::int32_t* exponents = exponents_.data() + first_block_[s];
+    return {layers(),  static_cast<std::int64_t>(shares_[s].heads.size()),
+            k,         k + layers() * format_.bytes,
+            exponents, exponents + layers()};
 }
 
 KvGroupBlocks HeadStore::group(std::int64_t share, std::span<const std::int64_t> heads) const {
@@ -44,37 +50,59 @@ KvGroupBlocks HeadStore::group(std::int64_t share, std::span<const std::int64_t>
                     fmt::format("{} heads that share {} does not hold in a row", heads.size(), share));
     blocks.heads = std::ssize(heads);
     blocks.q += (first - held.begin()) * layers() * format_.bytes;
+    blocks.q_exponents += (first - held.begin()) * layers();
     return blocks;
 }
 
-std::byte* HeadStore::place_of(const BlockTransfer& block) const {
+// Which of the blocks that are held; nothing for one that is not. `layer` counts those with attention.
+std::optional<std::int64_t> HeadStore::find(bool key, std::int64_t head, std::int64_t layer) const {
     for (std::size_t s = 0; s < shares_.size(); ++s) {
         std::int64_t row = 0;  // of blocks: K first, then the share's query heads
-        if (!block.key) {
-            const auto at = std::find(shares_[s].heads.begin(), shares_[s].heads.end(), block.head);
+        if (!key) {
+            const auto at = std::find(shares_[s].heads.begin(), shares_[s].heads.end(), head);
             if (at == shares_[s].heads.end()) continue;
             row = 1 + (at - shares_[s].heads.begin());
-        } else if (shares_[s].group != block.head) {
+        } else if (shares_[s].group != head) {
             continue;
         }
-        return blocks_.data() + (first_block_[s] + row * layers() + block.layer) * format_.bytes;
+        return first_block_[s] + row * layers() + layer;
     }
-    throw Error(ExitCode::internal, "a block of a head that this rank does not hold");
+    return std::nullopt;
 }
 
-void HeadStore::exchange_round(std::int64_t round, const LayerWeights* weights, Collectives& collectives) {
-    std::vector<Message> sends, receives;
-    if (weights != nullptr) pack(*weights, plan_.sends(pass_, round, rank_), sends);
+std::byte* HeadStore::place_of(const BlockTransfer& block) const {
+    const auto found = find(block.key, block.head, block.layer);
+    if (!found) throw Error(ExitCode::internal, "a block of a head that this rank does not hold");
+    return blocks_.data() + *found * format_.bytes;
+}
+
+void HeadStore::keep(const Exponent& exponent) {
+    if (const auto found = find(exponent.key != 0, exponent.head, exponent.layer))
+        exponents_[static_cast<std::size_t>(*found)] = static_cast<std::int32_t>(exponent.exponent);
+}
+
+void HeadStore::exchange_round(std::int64_t round, Collectives& collectives) {
+    std::vector<Message> receives;
     for (const BlockTransfer& block : plan_.receives(pass_, round, rank_)) {
         if (block.peer != rank_) receives.push_back({static_cast<int>(block.peer), place_of(block), format_.bytes});
     }
-    collectives.exchange(sends, receives);
+    collectives.exchange(std::exchange(sends_, {}), receives);
+}
+
+void HeadStore::exchange_exponents(const Communicator& communicator) {
+    const std::string mine(reinterpret_cast<const char*>(packed_.data()), packed_.size() * sizeof(Exponent));
+    for (const std::string& bytes : communicator.all_gather(mine)) {
+        std::vector<Exponent> packed(bytes.size() / sizeof(Exponent));
+        std::copy(bytes.begin(), bytes.end(), reinterpret_cast<char*>(packed.data()));
+        for (const Exponent& exponent : packed) keep(exponent);
+    }
 }
 
 // Every block is packed once: blocks for this rank where they stay, others into staging, from where they may go to
 // several ranks (a group's K when its heads are divided).
-void HeadStore::pack(const LayerWeights& weights, const std::vector<BlockTransfer>& sends,
-                     std::vector<Message>& messages) {
+void HeadStore::pack_round(std::int64_t round, const LayerWeights& weights) {
+    const std::vector<BlockTransfer> sends = plan_.sends(pass_, round, rank_);
+    if (sends.empty()) return;
     std::map<std::pair<bool, std::int64_t>, std::byte*> packed;  // (key?, head) -> where its packed form is
     for (const BlockTransfer& block : sends) {
         if (block.peer == rank_) packed.emplace(std::pair{block.key, block.head}, place_of(block));
@@ -90,7 +118,8 @@ void HeadStore::pack(const LayerWeights& weights, const std::vector<BlockTransfe
     std::vector<MatrixRef> rows;
     std::vector<std::byte*> out;
     const ModelShape& shape = plan_.input.shape;
-    const std::int64_t row = sends.empty() ? 0 : plan_.attention_rows[static_cast<std::size_t>(sends.front().layer)];
+    const std::int64_t layer = sends.front().layer;
+    const std::int64_t row = plan_.attention_rows[static_cast<std::size_t>(layer)];
     if (shape.at(row).head_dim != format_.head_dim) {
         throw Error(ExitCode::input,
                     fmt::format("layer {}: head_dim {} where others have {}: such models are not read yet",
@@ -100,13 +129,16 @@ void HeadStore::pack(const LayerWeights& weights, const std::vector<BlockTransfe
         const auto& [key, head] = which;
         const std::int64_t block = key ? shape.kv_head(row, head) : head;
         const Range range{block * format_.head_dim, (block + 1) * format_.head_dim};
-        rows.push_back(weights.rows(key ? WeightFamily::k_proj : WeightFamily::q_proj, range));
+        rows.push_back(weights.head_block(key ? WeightFamily::k_proj : WeightFamily::q_proj, range));
         out.push_back(place);
+        if (rows.back().exponent == 0) continue;
+        packed_.push_back({key ? 1 : 0, head, layer, rows.back().exponent});
+        keep(packed_.back());
     }
     backend_.head_products().pack(rows, format_, out);
     for (const BlockTransfer& block : sends) {
         if (block.peer == rank_) continue;
-        messages.push_back({static_cast<int>(block.peer), packed.at({block.key, block.head}), format_.bytes});
+        sends_.push_back({static_cast<int>(block.peer), packed.at({block.key, block.head}), format_.bytes});
     }
 }
 
