@@ -52,8 +52,14 @@ HeadBlockFormat HeadProducts::format(DType dtype, std::int64_t head_dim, std::in
 }
 
 void HeadProducts::pack(std::span<const MatrixRef> blocks, const HeadBlockFormat& format,
-                        std::span<std::byte* const> out) {
+                        std::span<std::byte* const> out, const MatrixRef& columns) {
     check_format(format, "pack");
+    if (columns.data != nullptr) {
+        require(columns.rows == 1 && columns.cols == format.hidden && columns.exponent == 0, "pack",
+                "columns' weights are a row as long as the blocks'");
+        require(format.dtype != DType::bf16 && fits_into(columns.dtype, format.dtype), "pack",
+                "folded blocks are f32 or f64, and as wide as the columns' weights");
+    }
     require(blocks.size() == out.size(), "pack", "as many places as blocks are needed");
     for (std::size_t i = 0; i < blocks.size(); ++i) {
         const MatrixRef& block = blocks[i];
@@ -66,7 +72,7 @@ void HeadProducts::pack(std::span<const MatrixRef> blocks, const HeadBlockFormat
         require(block.data != nullptr && out[i] != nullptr, "pack", "a block without memory");
         require(std::abs(block.exponent) <= 1000, "pack", "an exponent that f64 does not have");
     }
-    do_pack(blocks, format, out);
+    do_pack(blocks, format, out, columns);
 }
 
 void HeadProducts::tile_dots(const KvGroupBlocks& group, const HeadBlockFormat& format, std::span<double> out) {

@@ -54,8 +54,10 @@ public:
     HeadBlockFormat format(DType dtype, std::int64_t head_dim, std::int64_t hidden) const;
 
     /// Packs blocks.size() blocks of hd x D stored elements into out[i] (format.bytes each, backend's memory), each
-    /// times 2^-exponent. Exact, but for elements that thereby fall below the format's normal numbers.
-    void pack(std::span<const MatrixRef> blocks, const HeadBlockFormat& format, std::span<std::byte* const> out);
+    /// times 2^-exponent. Exact, but for elements that thereby fall below the format's normal numbers. With `columns`,
+    /// 1 x D stored elements, folded: every element times its column's, rounded to the format, f32 or f64, once.
+    void pack(std::span<const MatrixRef> blocks, const HeadBlockFormat& format, std::span<std::byte* const> out,
+              const MatrixRef& columns = {});
 
     /// out[i, l, l'] = sum_ab (K_l K_l'^T)_ab (Q_il Q_il'^T)_ab for all l, l' (symmetric), f64, host memory, heads x
     /// layers x layers. K's products are computed once for all heads of the group. Products accumulate in the format's
@@ -80,7 +82,7 @@ public:
 private:
     virtual HeadBlockFormat do_format(DType dtype, std::int64_t head_dim, std::int64_t hidden) const = 0;
     virtual void do_pack(std::span<const MatrixRef> blocks, const HeadBlockFormat& format,
-                         std::span<std::byte* const> out) = 0;
+                         std::span<std::byte* const> out, const MatrixRef& columns) = 0;
     virtual void do_tile_dots(const KvGroupBlocks& group, const HeadBlockFormat& format, std::span<double> out) = 0;
     virtual void do_cross_dots(const KvGroupBlocks& left, const KvGroupBlocks& right, const HeadBlockFormat& format,
                                std::span<double> out) = 0;

@@ -68,7 +68,7 @@ void widen(const MatrixRef& w, Range columns, double* to) {
     for (std::int64_t i = 0; i < w.rows * columns.size(); ++i) to[i] *= factor;
 }
 
-std::vector<std::byte> rescaled(const MatrixRef& w, DType dtype) {
+std::vector<std::byte> rescaled(const MatrixRef& w, std::span<const double> columns, DType dtype) {
     std::vector<std::byte> out(static_cast<std::size_t>(w.rows * w.cols * size_of(dtype)));
     std::vector<double> widened(static_cast<std::size_t>(w.cols));
     std::byte* to = out.data();
@@ -76,6 +76,7 @@ std::vector<std::byte> rescaled(const MatrixRef& w, DType dtype) {
     row.rows = 1;
     for (std::int64_t i = 0; i < w.rows; ++i, row.data += w.cols * size_of(w.dtype), to += w.cols * size_of(dtype)) {
         widen(row, {0, w.cols}, widened.data());
+        for (std::size_t j = 0; j < columns.size(); ++j) widened[j] *= columns[j];
         if (dtype == DType::bf16) {
             narrow_as<std::uint16_t>(widened, to, [](double x) { return f32_to_bf16(static_cast<float>(x)); });
         } else if (dtype == DType::f32) {

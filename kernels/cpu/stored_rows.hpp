@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "core/range.hpp"
@@ -18,8 +19,9 @@ inline constexpr std::int64_t panel = 256;
 /// rows, that is W^T. Throws Error(internal) for types that are not multiplied.
 void widen(const MatrixRef& w, Range columns, double* to);
 
-/// All of the stored rows, times 2^-exponent, as elements of `dtype` (bf16, f32 or f64, rounded to nearest).
-std::vector<std::byte> rescaled(const MatrixRef& w, DType dtype);
+/// All of the stored rows, times 2^-exponent and, where there are any, times the columns' weights, as elements of
+/// `dtype` (bf16, f32 or f64, rounded to nearest).
+std::vector<std::byte> rescaled(const MatrixRef& w, std::span<const double> columns, DType dtype);
 
 /// Calls f(columns) for one panel of D after the other: what is widened at a time stays in the cache.
 template <class F>

@@ -125,7 +125,7 @@ void match_of_groups(const HeadVisit& visit, const MeasureContext& context) {
     const std::int64_t layers = visit.blocks.layers(), elements = layers * layers, size = context.shape.group_size();
     const KvGroupBlocks left = visit.blocks.group(visit.left, visit.heads), right = visit.blocks.group(visit.right);
     std::vector<double> dots(static_cast<std::size_t>(left.heads * right.heads * elements));
-    context.backend.head_products().cross_dots(left, right, visit.blocks.format(), dots);
+    context.backend.head_products().cross_dots(left, right, visit.blocks.format(visit.left), dots);
     for (const Unit& unit : visit.units) {
         const auto i = std::lower_bound(visit.heads.begin(), visit.heads.end(), unit.first) - visit.heads.begin();
         UnitSlabs slabs(context.schema, layers);

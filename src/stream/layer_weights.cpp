@@ -42,21 +42,25 @@ MatrixRef LayerWeights::rows(WeightFamily family, Range rows, std::int64_t exper
 }
 
 MatrixRef LayerWeights::head_block(WeightFamily family, Range rows) const {
-    constexpr int farthest = 200;
     MatrixRef block = this->rows(family, rows);
+    if (const auto largest = exponent(family, rows)) block.exponent = block_exponent(*largest);
+    return block;
+}
+
+std::optional<std::int32_t> LayerWeights::exponent(WeightFamily family, Range rows) const {
+    constexpr int farthest = 200;
     const Part& part = part_of(family, rows, -1);
     const auto first = part.exponents.begin() + (rows.begin - part.rows.begin);
     const auto largest = std::max_element(first, first + rows.size());
-    if (rows.empty() || *largest == exponent_of_zero) return block;
-    if (part.dtype == DType::f64 && (*largest > farthest + 1 || *largest <= -farthest)) {
+    if (rows.empty() || *largest == exponent_of_zero) return std::nullopt;
+    if (part.dtype == DType::f64 && (*largest > farthest || *largest <= -farthest)) {
         throw Error(ExitCode::numerics,
                     fmt::format("tensor '{}': the largest magnitude of rows {} to {} is about 2^{}, in row {}: heads "
                                 "are measured between 2^-{} and 2^{}",
                                 part.tensor, part.first_row + rows.begin, part.first_row + rows.end - 1, *largest - 1,
                                 part.first_row + rows.begin + (largest - first), farthest, farthest));
     }
-    block.exponent = block_exponent(*largest);
-    return block;
+    return *largest;
 }
 
 }  // namespace geom

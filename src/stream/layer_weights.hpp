@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -44,9 +45,12 @@ public:
     MatrixRef rows(WeightFamily family, Range rows, std::int64_t expert = -1) const;
 
     /// The same of a block of a head, with the exponent that it is multiplied without: from its largest magnitude.
-    /// Throws Error(numerics), with tensor and row, for f64 whose largest magnitude lies beyond 2^-200 or 2^200: the
+    /// Throws Error(numerics), with tensor and row, for f64 whose largest magnitude is not in [2^-200, 2^200): the
     /// squares of squares of products would leave the range of f64.
     MatrixRef head_block(WeightFamily family, Range rows) const;
+
+    /// The smallest e with all magnitudes of these rows below 2^e; nothing for rows of zeros. Throws as head_block.
+    std::optional<std::int32_t> exponent(WeightFamily family, Range rows) const;
 
 private:
     friend class LayerStream;

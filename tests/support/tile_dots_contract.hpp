@@ -176,6 +176,31 @@ TEST_P(TileDots, of_weights_far_from_one_are_those_of_ordinary_ones_times_the_po
     }
 }
 
+TEST_P(TileDots, take_folded_blocks_as_the_products_rounded_once) {
+    const DType kept = GetParam().stored;
+    if (kept != DType::f32 && kept != DType::f64) GTEST_SKIP() << "folded blocks are f32 or f64";
+    const auto engine = backend(2);
+    const HeadBlockFormat format = engine->head_products().format(kept, 40, 5);
+    for (const DType dtype : {DType::bf16, DType::f16, DType::f32, kept}) {
+        std::vector<double> wanted, weights;
+        for (int i = 0; i < 200; ++i) wanted.push_back(std::sin(i) * std::pow(2.0, i % 7 - 3));
+        for (int j = 0; j < 5; ++j) weights.push_back(0.3 + std::cos(j));
+        const StoredBlock block = stored(wanted, dtype), columns = stored(weights, dtype);
+        std::vector<double> products;
+        for (std::size_t i = 0; i < 200; ++i) products.push_back(0x1p-40 * block.values[i] * columns.values[i % 5]);
+        const Buffer rows = to_backend(*engine, block.bytes), row = to_backend(*engine, columns.bytes);
+        const Buffer packed = engine->allocate(format.bytes);
+        const MatrixRef source{rows.data(), dtype, 40, 5, 40};
+        std::byte* const out = packed.data();
+        engine->head_products().pack({&source, 1}, format, {&out, 1}, {row.data(), dtype, 1, 5});
+        engine->queue().wait();
+        const Buffer expected = packed_blocks(*engine, format, kept, {stored(products, kept).bytes});
+        EXPECT_EQ(from_backend(*engine, packed.data(), format.bytes),
+                  from_backend(*engine, expected.data(), format.bytes))
+            << name_of(dtype) << " in " << name_of(kept);
+    }
+}
+
 TEST_P(TileDots, take_blocks_of_any_narrower_type_exactly) {
     // A checkpoint whose layers have different types keeps all in the widest: what is stored is exact in it, so that
     // the packed bytes are those of the same numbers stored in that type.
