@@ -12,6 +12,7 @@ void check_stored(const MatrixRef& matrix, const char* verb) {
     const bool widened = matrix.dtype == DType::bf16 || matrix.dtype == DType::f16 || matrix.dtype == DType::f32 ||
                          matrix.dtype == DType::f64;
     require(widened, verb, "no singular values of elements of this type");
+    require(matrix.exponent == 0, verb, "a whole matrix is not scaled");
 }
 
 }  // namespace

@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <bit>
+#include <cmath>
 #include <cstring>
+#include <span>
 
 #include "core/error.hpp"
 
@@ -33,9 +35,7 @@ void widen_as(const MatrixRef& w, Range columns, double* to, Widen widen) {
     }
 }
 
-}  // namespace
-
-void widen(const MatrixRef& w, Range columns, double* to) {
+void widen_stored(const MatrixRef& w, Range columns, double* to) {
     switch (w.dtype) {
         case DType::bf16:
             return widen_as<std::uint16_t>(w, columns, to, bf16_to_f32);
@@ -48,6 +48,44 @@ void widen(const MatrixRef& w, Range columns, double* to) {
         default:
             throw Error(ExitCode::internal, fmt::format("no products of {} weights", name_of(w.dtype)));
     }
+}
+
+template <class T, class Narrow>
+void narrow_as(std::span<const double> from, std::byte* to, Narrow narrow) {
+    for (const double value : from) {
+        const T narrowed = narrow(value);
+        std::memcpy(to, &narrowed, sizeof(T));
+        to += sizeof(T);
+    }
+}
+
+}  // namespace
+
+void widen(const MatrixRef& w, Range columns, double* to) {
+    widen_stored(w, columns, to);
+    if (w.exponent == 0) return;
+    const double factor = std::ldexp(1.0, -w.exponent);
+    for (std::int64_t i = 0; i < w.rows * columns.size(); ++i) to[i] *= factor;
+}
+
+std::vector<std::byte> rescaled(const MatrixRef& w, std::span<const double> columns, DType dtype) {
+    std::vector<std::byte> out(static_cast<std::size_t>(w.rows * w.cols * size_of(dtype)));
+    std::vector<double> widened(static_cast<std::size_t>(w.cols));
+    std::byte* to = out.data();
+    MatrixRef row = w;
+    row.rows = 1;
+    for (std::int64_t i = 0; i < w.rows; ++i, row.data += w.cols * size_of(w.dtype), to += w.cols * size_of(dtype)) {
+        widen(row, {0, w.cols}, widened.data());
+        for (std::size_t j = 0; j < columns.size(); ++j) widened[j] *= columns[j];
+        if (dtype == DType::bf16) {
+            narrow_as<std::uint16_t>(widened, to, [](double x) { return f32_to_bf16(static_cast<float>(x)); });
+        } else if (dtype == DType::f32) {
+            narrow_as<float>(widened, to, [](double x) { return static_cast<float>(x); });
+        } else {
+            narrow_as<double>(widened, to, [](double x) { return x; });
+        }
+    }
+    return out;
 }
 
 }  // namespace geom::cpu

@@ -138,9 +138,10 @@ public:
         : gemm_(gemm),
           run_("gram", checkpoint, backend),
           format_(block_format(run_.shape(), backend)),
-          blocks_(run_.plan(), 0, 0, format_, backend) {
+          blocks_(run_.plan(), 0, 0, backend) {
         run_.for_each_load([&](const Load& /*load*/, std::int64_t round, const LayerWeights& weights) {
-            blocks_.exchange_round(round, &weights, collectives);
+            blocks_.pack_round(round, weights);
+            blocks_.exchange_round(round, collectives);
         });
     }
 

@@ -75,6 +75,13 @@ std::string verdict_lines(const ResultReader& file) {
                     number(file, "analysis/mean_cos_any_anchor_median"),
                     number(file, "analysis/mean_cos_any_anchor_lower_quartile"),
                     number(file, "analysis/mean_cos_any_anchor_upper_quartile"), attribute(file, "verdict_any_anchor"));
+    // Said where it differs in the digits above.
+    if (file.has("analysis/mean_cos_to_anchor_others_folded")) {
+        const double folded = number(file, "analysis/mean_cos_to_anchor_others_folded");
+        if (fmt::format("{:+.4f}", folded) != fmt::format("{:+.4f}", mean))
+            text += fmt::format("          with the input norms' weights folded in {:+.4f}: {}\n", folded,
+                                attribute(file, "verdict_folded"));
+    }
     if (file.has("analysis/share_beyond_two_sided")) {
         const auto layer_count = static_cast<double>(layers.size());
         text += fmt::format(
@@ -117,18 +124,19 @@ std::string findings_text(const ResultReader& file) {
 
 ordered_json findings_object(const ResultReader& file) {
     ordered_json object = ordered_json::object();
-    for (const char* path : {"analysis/anchor", "analysis/mean_cos_to_anchor", "analysis/mean_cos_to_anchor_others",
-                             "analysis/mean_cos_any_anchor_median", "analysis/mean_cos_adjacent",
-                             "analysis/min_cos_adjacent", "analysis/max_cos_adjacent", "analysis/cos_first_last",
-                             "analysis/cos_middle_last", "analysis/share_beyond_two_sided",
-                             "analysis/share_beyond_shared_basis", "analysis/mean_cos_to_anchor_others_matched",
-                             "match/mean_matched_cos", "match/mean_matched_null", "match/share_moved"}) {
+    for (const char* path :
+         {"analysis/anchor", "analysis/mean_cos_to_anchor", "analysis/mean_cos_to_anchor_others",
+          "analysis/mean_cos_any_anchor_median", "analysis/mean_cos_adjacent", "analysis/min_cos_adjacent",
+          "analysis/max_cos_adjacent", "analysis/cos_first_last", "analysis/cos_middle_last",
+          "analysis/share_beyond_two_sided", "analysis/share_beyond_shared_basis",
+          "analysis/mean_cos_to_anchor_others_matched", "analysis/mean_cos_to_anchor_others_folded",
+          "match/mean_matched_cos", "match/mean_matched_null", "match/share_moved"}) {
         if (!file.has(path)) continue;
         const double value = number(file, path);
         const std::string name(path);
         object[name.substr(name.find('/') + 1)] = std::isfinite(value) ? ordered_json(value) : ordered_json(nullptr);
     }
-    for (const char* name : {"verdict", "verdict_any_anchor", "verdict_matched"}) {
+    for (const char* name : {"verdict", "verdict_any_anchor", "verdict_matched", "verdict_folded"}) {
         if (!attribute(file, name).empty()) object[name] = attribute(file, name);
     }
     if (!object.empty()) object["chance_sd"] = 1.0 / file.number_attribute("", "hidden");

@@ -23,7 +23,7 @@ std::string measure_list(bool by_default) {
 
 std::string footer() {
     std::string text = "Measures:\n";
-    for (const Measure& measure : measures()) text += fmt::format("  {:<10} {}\n", measure.name, measure.summary);
+    for (const Measure& measure : measures()) text += fmt::format("  {:<12} {}\n", measure.name, measure.summary);
     text +=
         "\nModels:\n"
         "  a folder             with config.json and safetensors shards\n"
@@ -69,6 +69,8 @@ void add_work_options(CLI::App& app, RunOptions& run, RawValues& raw) {
         ->check(CLI::Range(1, 1 << 20))
         ->type_name("K");
     app.add_flag("--legacy", run.legacy, "also what earlier scripts made of these measures, in the group legacy");
+    app.add_flag("--folded", run.folded,
+                 "also the gram and the cosines of W_Q and W_K times the weights of the norm before them");
     app.add_option("--anchor", run.anchor, "decoder layer that the analysis compares the others with; -1: the last")
         ->capture_default_str()
         ->type_name("L");

@@ -30,6 +30,7 @@ struct RunOptions {
     bool fresh = false;
     bool add = false;
     bool legacy = false;
+    bool folded = false;
     bool quiet = false;
 };
 

@@ -54,7 +54,7 @@ Schedule::~Schedule() {
 void Schedule::run() {
     collectives_ = make_collectives(*survey_.backend, survey_.machine, communicator_);
     for (std::int64_t pass = 0; pass < plan_.passes; ++pass) {
-        HeadStore blocks(plan_, pass, communicator_.rank(), survey_.format, *survey_.backend);
+        HeadStore blocks(plan_, pass, communicator_.rank(), *survey_.backend);
         sweep(pass, blocks);
         share_digests(pass);
         if (pass == 0) sweep_rising();
@@ -102,9 +102,8 @@ void Schedule::share_digests(std::int64_t pass) {
     if (!plan_.head_blocks) return;
     const auto heads = plan_.heads_in_pass(pass), groups = plan_.groups_in_pass(pass);
     std::vector<RowsRead> blocks;
-    const auto add = [&](const Load& load, WeightFamily family, std::int64_t block) {
-        const std::int64_t hd = survey_.shape.at(load.row).head_dim;
-        const WeightRows rows{load.row, family, -1, {block * hd, (block + 1) * hd}};
+    const auto add = [&](const Load& load, WeightFamily family, Range of_weight) {
+        const WeightRows rows{load.row, family, -1, of_weight};
         const Weight weight = weight_of(survey_, rows);
         RowsRead read = without_digest(weight, rows.rows);
         read.digest = reader_.digest_of(weight, rows.rows);
@@ -112,8 +111,15 @@ void Schedule::share_digests(std::int64_t pass) {
     };
     for (const Load& load : pass == 0 ? mine().loads : mine().later_loads) {
         if (!load.heads) continue;
-        for (const std::int64_t head : heads) add(load, WeightFamily::q_proj, head);
-        for (const std::int64_t group : groups) add(load, WeightFamily::k_proj, survey_.shape.kv_head(load.row, group));
+        const std::int64_t hd = survey_.shape.at(load.row).head_dim;
+        for (const std::int64_t head : heads) add(load, WeightFamily::q_proj, {head * hd, (head + 1) * hd});
+        for (const std::int64_t group : groups) {
+            const std::int64_t key = survey_.shape.kv_head(load.row, group);
+            add(load, WeightFamily::k_proj, {key * hd, (key + 1) * hd});
+        }
+        // what folded blocks were made with
+        if (std::binary_search(load.whole.begin(), load.whole.end(), WeightFamily::input_ln))
+            add(load, WeightFamily::input_ln, {0, survey_.shape.at(load.row).find(WeightFamily::input_ln)->rows});
     }
     phases_.time("exchange", [&] {
         for (const std::string& bytes : communicator_.all_gather(bytes_of(blocks))) {
@@ -167,15 +173,19 @@ void Schedule::sweep(std::int64_t pass, HeadStore& blocks) {
         Failure failure;
         const LayerWeights* weights = next_load(failure);
         if (weights != nullptr) failure.keep([&] { visit(*load, *weights); });
+        const bool exchanges = plan_.exchanges(pass, round);
+        if (exchanges && weights != nullptr && load->heads)
+            phases_.time("exchange", [&] { failure.keep([&] { blocks.pack_round(round, *weights); }); });
         failure.agree(communicator_, phases_);
-        if (plan_.exchanges(pass, round)) {
+        if (exchanges) {
             phases_.time("exchange", [&] {
                 maybe_fail("exchange", communicator_.rank());
-                blocks.exchange_round(round, load != nullptr && load->heads ? weights : nullptr, *collectives_);
+                blocks.exchange_round(round, *collectives_);
             });
         }
         progress_.advance(static_cast<double>(reader_.bytes_read() - before));
     }
+    if (plan_.head_blocks) phases_.time("exchange", [&] { blocks.exchange_exponents(communicator_); });
     progress_.end();
 }
 

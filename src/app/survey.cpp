@@ -28,7 +28,11 @@ std::vector<const Measure*> chosen_measures(const RunOptions& options) {
         const bool legacy = options.legacy && std::any_of(chosen.begin(), chosen.end(), [&](const Measure* other) {
                                 return measure.name == "legacy/" + std::string(other->name);
                             });
-        if (legacy || (options.measures.empty() ? measure.by_default : named)) chosen.push_back(&measure);
+        // gram_folded stands after gram
+        const bool folded = options.folded && measure.name == "gram_folded";
+        if (folded && (chosen.empty() || chosen.front()->name != "gram"))
+            throw Error(ExitCode::usage, "--folded: it is the measure gram once more; name it as well (-m gram,...)");
+        if (legacy || folded || (options.measures.empty() ? measure.by_default : named)) chosen.push_back(&measure);
     }
     return chosen;
 }
@@ -155,6 +159,7 @@ Plan make_plan(const Survey& survey, const std::set<Unit>& done, int ranks) {
     }
     input.ranks = ranks;
     input.block_bytes = survey.format.bytes;
+    input.folded_block_bytes = block_format(survey.shape, *survey.backend, BlockForm::folded).bytes;
     input.budget = survey.machine.budget;
     input.process_bytes = survey.machine.resident + writing_reserve;
     input.device = survey.backend->on_device();

@@ -117,7 +117,7 @@ void heads_of(const LayerVisit& visit, const MeasureContext& context) {
     const auto blocks = [&](WeightFamily family, std::int64_t count) {
         std::vector<MatrixRef> rows;
         for (std::int64_t h = 0; h < count; ++h)
-            rows.push_back(visit.weights.rows(family, {h * layer.head_dim, (h + 1) * layer.head_dim}));
+            rows.push_back(visit.weights.head_block(family, {h * layer.head_dim, (h + 1) * layer.head_dim}));
         return rows;
     };
     const auto q = blocks(WeightFamily::q_proj, shape.heads), k = blocks(WeightFamily::k_proj, layer.kv_heads);

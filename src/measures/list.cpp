@@ -14,6 +14,7 @@ std::span<const Measure> measures() {
     static const std::array all{
         // clang-format off
         gram_measure(),
+        folded_gram_measure(),
         heads_measure(),
         legacy_heads_measure(),
         match_measure(),

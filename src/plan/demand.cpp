@@ -62,9 +62,12 @@ public:
         visits_.push_back({first, measure, unit});
     }
 
-    void want_heads() {
+    void want_heads(bool folded) {
         joined_.join({WeightFamily::q_proj, WeightFamily::k_proj});
         heads_ = true;
+        if (!folded || !layer_.has(WeightFamily::input_ln)) return;
+        joined_.join({WeightFamily::q_proj, WeightFamily::input_ln});
+        insert_rising(whole_, WeightFamily::input_ln);
     }
 
     /// All families of all sets on one rank, also where no unit of this very row is owed.
@@ -227,6 +230,7 @@ Demand demand_of(const ModelShape& shape, std::span<const MeasureDemand> measure
                 want_global(shape, measure, unit, demand.globals);
             } else {
                 demand.heads = true;
+                demand.folded = demand.folded || needs.form == BlockForm::folded;
             }
         }
         if (!rising) continue;
@@ -235,7 +239,7 @@ Demand demand_of(const ModelShape& shape, std::span<const MeasureDemand> measure
     }
     for (std::int64_t row = 0; row < shape.rows(); ++row) {
         RowDemand& wanted = rows[static_cast<std::size_t>(row)];
-        if (demand.heads && shape.at(row).attention) wanted.want_heads();
+        if (demand.heads && shape.at(row).attention) wanted.want_heads(demand.folded);
         demand.rows.push_back(wanted.parts());
     }
     return demand;
@@ -268,6 +272,7 @@ std::vector<WeightRows> rows_read(const ModelShape& shape, const Needs& needs, c
             const std::int64_t key = shape.kv_head(row, unit.first / shape.group_size());
             read.push_back({row, WeightFamily::q_proj, -1, {unit.first * hd, (unit.first + 1) * hd}});
             read.push_back({row, WeightFamily::k_proj, -1, {key * hd, (key + 1) * hd}});
+            if (needs.form == BlockForm::folded) add(row, WeightFamily::input_ln, -1);
         }
     }
     return read;

@@ -15,6 +15,7 @@
 #include "core/model_shape.hpp"
 #include "core/range.hpp"
 #include "core/unit.hpp"
+#include "plan/ownership.hpp"
 
 namespace geom {
 
@@ -40,6 +41,7 @@ struct Needs {
     bool globals = false;         ///< ModelShape::globals, in strips of rows
     Rising rising;
     HeadPairs pairs = HeadPairs::none;
+    BlockForm form = BlockForm::stored;  ///< of the head blocks it wants
 };
 
 /// What units cost, in the terms a machine's rates are measured in.
@@ -98,6 +100,7 @@ struct Demand {
     std::vector<std::vector<Part>> rows;  ///< of every row of the shape; empty where nothing is wanted
     std::vector<Part> globals;            ///< row -1, expert = index into ModelShape::globals
     bool heads = false;                   ///< head blocks are exchanged
+    bool folded = false;                  ///< some of them in folded form: the input norm is at hand with them
     bool rising = false;                  ///< a layer is not divided: what goes from layer to layer has one way
 };
 

@@ -122,8 +122,10 @@ std::vector<std::vector<PairBlock>> assign_blocks(const std::vector<PairBlock>& 
         const std::int64_t parts = std::min(share(ranks, count, b).size(), members);
         for (std::int64_t p = 0; p < parts; ++p) {
             const Range part = share(members, parts, p);
-            owned[rank++].push_back(
-                {block.left, block.right, {block.heads.begin() + part.begin, block.heads.begin() + part.end}});
+            owned[rank++].push_back({block.left,
+                                     block.right,
+                                     {block.heads.begin() + part.begin, block.heads.begin() + part.end},
+                                     block.form});
         }
     }
     return owned;
@@ -158,8 +160,10 @@ std::vector<std::vector<PairBlock>> cut_into_passes(const std::vector<PairBlock>
         const std::int64_t members = std::ssize(block.heads), parts = (members + most - 1) / most;
         for (std::int64_t p = 0; p < parts; ++p) {
             const Range part = share(members, parts, p);
-            cut[pass++].push_back(
-                {block.left, block.right, {block.heads.begin() + part.begin, block.heads.begin() + part.end}});
+            cut[pass++].push_back({block.left,
+                                   block.right,
+                                   {block.heads.begin() + part.begin, block.heads.begin() + part.end},
+                                   block.form});
         }
     }
     return cut;
@@ -173,7 +177,8 @@ std::vector<GroupShare> held_for(const std::vector<PairBlock>& blocks, std::int6
         for (std::int64_t i = 0; i < group_size; ++i) held[block.right].insert(block.right * group_size + i);
     }
     std::vector<GroupShare> shares;
-    for (const auto& [group, heads] : held) shares.push_back({group, {heads.begin(), heads.end()}});
+    for (const auto& [group, heads] : held)
+        shares.push_back({group, {heads.begin(), heads.end()}, blocks.front().form});
     return shares;
 }
 

@@ -86,6 +86,7 @@ inline int atomicAdd(int* at, int value) {  // one thread runs at a time
 inline int min(int a, int b) { return b < a ? b : a; }
 inline int max(int a, int b) { return a < b ? b : a; }
 inline float __uint_as_float(unsigned x) { return std::bit_cast<float>(x); }
+inline unsigned __float_as_uint(float x) { return std::bit_cast<unsigned>(x); }
 
 // --- kernels/cuda/launch.cuh -----------------------------------------------------------------------------------------
 
