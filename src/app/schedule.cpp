@@ -38,7 +38,7 @@ Schedule::Schedule(const Survey& survey, const Plan& plan, Recorder& recorder, c
       progress_(progress),
       reader_(survey.checkpoint.files(), Reader::threads_for(survey.checkpoint.files(), survey.machine.threads),
               survey.checkpoint.stamps()),
-      heartbeat_(communicator, progress, phases, [this] { return reader_.bytes_read() + survey_.backend->finished(); }),
+      heartbeat_(communicator, progress, phases, [this] { return reader_.bytes_read() + survey_.backend->progress(); }),
       context_{survey.shape, survey.run.schema, *survey.backend,
                [this](UnitResult result) { record(std::move(result)); }} {
     for (const Measure* measure : survey.measures) works_.push_back(measure->start(context_));
