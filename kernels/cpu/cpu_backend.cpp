@@ -80,7 +80,7 @@ public:
     Queue& queue() override { return host_queue(); }
     DenseBatch& dense() override { return dense_; }
     Matrices& matrices() override { return matrices_; }
-    std::int64_t finished() const override { return workers_.finished(); }
+    std::int64_t progress() override { return workers_.progress(); }
     Buffer allocate(std::int64_t bytes) override { return allocate_host(bytes); }
     std::unique_ptr<InputBuffer> input_buffer(std::int64_t bytes) override {
         return std::make_unique<CpuInputBuffer>(bytes);

@@ -47,6 +47,15 @@ std::optional<Table> effective_ranks_by_layer(const ResultView& view);
 std::optional<Table> effective_ranks_by_head(const ResultView& view);
 std::optional<Table> effective_rank_extremes(const ResultView& view);
 
+// Spectra of weight matrices: a family at a time across depth (statistics, thirds, trends with drops and jumps), every
+// matrix, the embeddings, experts over a layer.
+std::optional<Table> spectra_statistics(const ResultView& view);
+std::optional<Table> spectra_thirds(const ResultView& view);
+std::optional<Table> spectra_trends(const ResultView& view);
+std::optional<Table> spectra_by_layer(const ResultView& view);
+std::optional<Table> spectra_of_globals(const ResultView& view);
+std::optional<Table> spectra_of_experts(const ResultView& view);
+
 // --- what several of them use ---
 
 /// Standard deviation of the mean of `count` cosines of operators that nothing relates: 1/(hidden sqrt(count)), NaN of

@@ -13,18 +13,21 @@ namespace geom {
 
 namespace {
 
+std::string one_or_more(const char* what, const std::vector<std::int64_t>& rising) {
+    return rising.size() == 1 ? fmt::format("{} {}", what, rising.front())
+                              : fmt::format("{}s {} to {}", what, rising.front(), rising.back());
+}
+
 // Where a measure is, for a person who has to find what is wrong there.
 std::string place_of(const Load& load, const ModelShape& shape) {
     if (load.of == UnitOf::global)
         return std::string(name_of(shape.globals[static_cast<std::size_t>(load.index)].family));
     const std::string layer = fmt::format("layer {}", shape.at(load.row).number);
-    return load.of == UnitOf::expert ? fmt::format("{}, expert {}", layer, load.index) : layer;
+    if (load.of != UnitOf::expert) return layer;
+    return fmt::format("{}, {}", layer, one_or_more("expert", load.experts));
 }
 
-std::string place_of(const PairVisit& pair) {
-    return pair.heads.size() == 1 ? fmt::format("head {}", pair.heads.front())
-                                  : fmt::format("heads {} to {}", pair.heads.front(), pair.heads.back());
-}
+std::string place_of(const PairVisit& pair) { return one_or_more("head", pair.heads); }
 
 }  // namespace
 
@@ -38,7 +41,7 @@ Schedule::Schedule(const Survey& survey, const Plan& plan, Recorder& recorder, c
       progress_(progress),
       reader_(survey.checkpoint.files(), Reader::threads_for(survey.checkpoint.files(), survey.machine.threads),
               survey.checkpoint.stamps()),
-      heartbeat_(communicator, progress, phases, [this] { return reader_.bytes_read() + survey_.backend->finished(); }),
+      heartbeat_(communicator, progress, phases, [this] { return reader_.bytes_read() + survey_.backend->progress(); }),
       context_{survey.shape, survey.run.schema, *survey.backend,
                [this](UnitResult result) { record(std::move(result)); }} {
     for (const Measure* measure : survey.measures) works_.push_back(measure->start(context_));

@@ -31,18 +31,18 @@ struct MeasureContext {
     std::function<void(UnitResult)> emit;  ///< takes a finished unit, once
 };
 
-/// A layer, an expert or a strip of a global, in the backend's memory until the call returns.
+/// A layer, some experts of one or a strip of a global, in the backend's memory until the call returns.
 struct LayerVisit {
     UnitOf of = UnitOf::layer;
     std::int64_t row = -1;    ///< of ModelShape::layers; -1 for a global
-    std::int64_t index = -1;  ///< the expert, or the global
+    std::int64_t index = -1;  ///< the global
     Range rows;               ///< of a global: which of its rows
     const LayerWeights& weights;
     const LayerWeights* previous = nullptr;  ///< the row before, where the measure asked for it and there is one
     std::int64_t chunk = 0;                  ///< of a rising sweep
     std::span<std::byte> state = {};         ///< of a rising sweep: what the row before left, to be left for the next
-    std::span<const Unit> units = {};        ///< owed; to be emitted in this call when `complete`
-    bool complete = true;                    ///< the last strip of a global, the last chunk of a rising sweep
+    std::span<const Unit> units = {};  ///< owed; to be emitted in this call when `complete`; they name the experts
+    bool complete = true;              ///< the last strip of a global, the last chunk of a rising sweep
 };
 
 /// Blocks of the query heads `heads` of share `left`, and of all heads of share `right`, of all layers with attention.

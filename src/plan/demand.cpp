@@ -210,6 +210,14 @@ void want_global(const ModelShape& shape, std::int64_t measure, const Unit& unit
     found->visits.push_back({measure, {unit}});
 }
 
+void count_cost(const ModelShape& shape, std::span<const MeasureDemand> measures, Part& part) {
+    part.cost = 16 * part.bytes;
+    for (const Visit& visit : part.visits) {
+        const MeasureDemand& measure = measures[static_cast<std::size_t>(visit.measure)];
+        if (measure.work) part.cost += measure.work(shape, visit.units).fp64;
+    }
+}
+
 }  // namespace
 
 Demand demand_of(const ModelShape& shape, std::span<const MeasureDemand> measures) {
@@ -241,7 +249,9 @@ Demand demand_of(const ModelShape& shape, std::span<const MeasureDemand> measure
         RowDemand& wanted = rows[static_cast<std::size_t>(row)];
         if (demand.heads && shape.at(row).attention) wanted.want_heads(demand.folded);
         demand.rows.push_back(wanted.parts());
+        for (Part& part : demand.rows.back()) count_cost(shape, measures, part);
     }
+    for (Part& part : demand.globals) count_cost(shape, measures, part);
     return demand;
 }
 
@@ -278,9 +288,20 @@ std::vector<WeightRows> rows_read(const ModelShape& shape, const Needs& needs, c
     return read;
 }
 
+namespace {
+
+constexpr std::int64_t at_a_time = std::int64_t{64} << 20;  // bytes of what comes in pieces
+
+}  // namespace
+
 std::int64_t strip_rows(const WeightShape& global) noexcept {
-    constexpr std::int64_t strip_bytes = std::int64_t{64} << 20;
-    return std::clamp<std::int64_t>(strip_bytes / (global.cols * size_of(memory_dtype(global.dtype))), 1, global.rows);
+    return std::clamp<std::int64_t>(at_a_time / (global.cols * size_of(memory_dtype(global.dtype))), 1, global.rows);
+}
+
+std::int64_t experts_at_a_time(const LayerShape& layer) noexcept {
+    std::int64_t bytes = 1;
+    for (const WeightShape& weight : layer.weights) bytes += weight.expert == 0 ? weight.memory_bytes() : 0;
+    return std::clamp<std::int64_t>(at_a_time / bytes, 1, std::max<std::int64_t>(1, layer.experts));
 }
 
 }  // namespace geom

@@ -37,7 +37,7 @@ struct Needs {
     /// layer lacks are left out.
     std::vector<std::vector<WeightFamily>> together;
     bool previous_layer = false;  ///< the same families of the row before
-    bool experts = false;         ///< gate, up and down of an expert at a time
+    bool experts = false;         ///< gate, up and down of experts, some of a layer at a time
     bool globals = false;         ///< ModelShape::globals, in strips of rows
     Rising rising;
     HeadPairs pairs = HeadPairs::none;
@@ -94,6 +94,8 @@ struct Part {
     std::vector<Visit> visits;
     std::int64_t bytes = 0;                 ///< as stored, in the first pass at most
     std::vector<WeightFamily> rising = {};  ///< families that a rising sweep reads, rising
+    /// Reading and work on it, as flops of fp64: a byte takes about as long as sixteen of them.
+    std::int64_t cost = 0;
 };
 
 struct Demand {
@@ -121,5 +123,8 @@ std::vector<WeightRows> rows_read(const ModelShape& shape, const Needs& needs, c
 
 /// Rows of a global that are in memory at a time: what 64 MiB hold, by the model alone.
 std::int64_t strip_rows(const WeightShape& global) noexcept;
+
+/// Experts of a layer that are in memory at a time: as many as 64 MiB hold and one at least, by the model alone.
+std::int64_t experts_at_a_time(const LayerShape& layer) noexcept;
 
 }  // namespace geom

@@ -11,12 +11,16 @@ std::vector<LayerRequest> requests_of(const Plan& plan, const std::vector<Load>&
     for (const Load& load : loads) {
         LayerRequest request;
         if (load.of != UnitOf::global) request.layer = shape.at(load.row).number;
-        for (const WeightFamily family : load.whole) {
-            WeightRequest wanted{family, {}, load.of == UnitOf::expert ? load.index : -1};
-            if (load.of == UnitOf::global) wanted.rows = {load.rows};
-            wanted.repeated = std::binary_search(load.repeated.begin(), load.repeated.end(), family);
-            request.weights.push_back(std::move(wanted));
-        }
+        const auto add_whole = [&](std::int64_t expert) {
+            for (const WeightFamily family : load.whole) {
+                WeightRequest wanted{family, {}, expert};
+                if (load.of == UnitOf::global) wanted.rows = {load.rows};
+                wanted.repeated = std::binary_search(load.repeated.begin(), load.repeated.end(), family);
+                request.weights.push_back(std::move(wanted));
+            }
+        };
+        if (load.of != UnitOf::expert) add_whole(-1);
+        for (const std::int64_t expert : load.experts) add_whole(expert);
         const auto add_rows = [&](WeightFamily family, std::vector<Range> rows) {
             if (rows.empty() || std::find(load.whole.begin(), load.whole.end(), family) != load.whole.end()) return;
             request.weights.push_back({family, std::move(rows)});

@@ -62,9 +62,15 @@ std::set<Place> wanted_places(const Plan& plan) {
     return wanted;
 }
 
+// -1 where it is of a layer.
+std::vector<std::int64_t> experts_of(const Load& load) {
+    return load.of == UnitOf::expert ? load.experts : std::vector<std::int64_t>{-1};
+}
+
 bool holds(const Load& load, const Place& place) {
-    const bool same = load.row == std::get<0>(place) &&
-                      (load.of == UnitOf::expert ? load.index : -1) == std::get<1>(place) && load.of != UnitOf::global;
+    const auto experts = experts_of(load);
+    const bool same = load.row == std::get<0>(place) && load.of != UnitOf::global &&
+                      std::binary_search(experts.begin(), experts.end(), std::get<1>(place));
     return same && std::binary_search(load.whole.begin(), load.whole.end(), std::get<2>(place));
 }
 
@@ -210,11 +216,13 @@ void expect_nothing_is_read_twice(const Plan& plan) {
                 bytes += load.rows.size() * weight.cols * size_of(weight.dtype);
                 continue;
             }
-            for (const WeightFamily family : load.whole) {
-                const Place place{load.row, load.of == UnitOf::expert ? load.index : -1, family};
-                const bool again = std::binary_search(load.repeated.begin(), load.repeated.end(), family);
-                ++(again ? repeated : counted)[place];
-                bytes += weight_at(shape, place).bytes();
+            for (const std::int64_t expert : experts_of(load)) {
+                for (const WeightFamily family : load.whole) {
+                    const Place place{load.row, expert, family};
+                    const bool again = std::binary_search(load.repeated.begin(), load.repeated.end(), family);
+                    ++(again ? repeated : counted)[place];
+                    bytes += weight_at(shape, place).bytes();
+                }
             }
             if (load.heads) ++head_loads[load.row];
             bytes += head_bytes(plan, 0, load);
