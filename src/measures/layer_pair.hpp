@@ -23,6 +23,13 @@ inline constexpr std::array variation_families{
 
 inline constexpr std::size_t variation_family_count = variation_families.size();
 
+/// A family's place in variation_families.
+constexpr std::size_t place_of(WeightFamily family) noexcept {
+    std::size_t at = 0;
+    while (variation_families[at] != family) ++at;
+    return at;
+}
+
 /// Sizes that both layers have.
 struct PairShape {
     std::int64_t heads = 0;         ///< H; 0: no attention in both, or of another shape
@@ -46,11 +53,7 @@ struct LayerPair {
     /// up).
     std::array<FamilyPair, variation_family_count> families;
 
-    const FamilyPair& of(WeightFamily family) const {
-        std::size_t at = 0;
-        while (variation_families[at] != family) ++at;
-        return families[at];
-    }
+    const FamilyPair& of(WeightFamily family) const { return families[place_of(family)]; }
 };
 
 /// ||T a - b||_F of every family, by place in variation_families, where every matrix (of q, k, v, o every head's) has
@@ -59,15 +62,16 @@ struct LayerPair {
 class FamilyResiduals {
 public:
     FamilyResiduals() { values_.fill(std::numeric_limits<double>::quiet_NaN()); }
-    double& of(WeightFamily family) {
-        std::size_t at = 0;
-        while (variation_families[at] != family) ++at;
-        return values_[at];
-    }
-    std::span<const double> all() const noexcept { return values_; }
+    double& of(WeightFamily family) { return values_[place_of(family)]; }
+    /// Share of the family's matrices for which other elements of the gauge are as near, so that the residual could as
+    /// well be another.
+    double& not_unique(WeightFamily family) { return not_unique_[place_of(family)]; }
+
+    double value(std::size_t place) const noexcept { return values_[place]; }
+    double not_unique(std::size_t place) const noexcept { return not_unique_[place]; }
 
 private:
-    std::array<double, variation_family_count> values_{};
+    std::array<double, variation_family_count> values_{}, not_unique_{};
 };
 
 /// One way to bring a layer as near to the next one as it allows. The measure itself compares input_ln, post_attn_ln,
@@ -82,6 +86,9 @@ struct Gauge {
     /// Bytes of the host's memory that attention, or mlp, takes for a pair of this shape, at most.
     std::int64_t (*attention_bytes)(const PairShape&, Backend&) = nullptr;
     std::int64_t (*mlp_bytes)(const PairShape&, Backend&) = nullptr;
+    /// Flops of fp64 products that take as long; null: not worth counting.
+    std::int64_t (*attention_flops)(const PairShape&) = nullptr;
+    std::int64_t (*mlp_flops)(const PairShape&) = nullptr;
 };
 
 /// In the order of the axis `gauge`: none, rotation, none_folded, function (variation.cpp lists them).
