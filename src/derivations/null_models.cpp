@@ -4,7 +4,7 @@
 #include <array>
 #include <cmath>
 
-#include "derivations/assignment.hpp"
+#include "core/assignment.hpp"
 #include "derivations/random.hpp"
 #include "derivations/small_matrix.hpp"
 #include "derivations/statistics.hpp"
