@@ -5,7 +5,7 @@
 #include <cmath>
 
 #include "core/assignment.hpp"
-#include "derivations/random.hpp"
+#include "core/random.hpp"
 #include "derivations/small_matrix.hpp"
 #include "derivations/statistics.hpp"
 
