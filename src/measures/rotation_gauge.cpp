@@ -3,6 +3,8 @@
 #include <cmath>
 #include <vector>
 
+#include "measures/neuron_matching.hpp"
+
 namespace geom {
 
 namespace {
@@ -106,7 +108,12 @@ Gauge gauge_of(const char* name, bool folded) {
 }  // namespace
 
 Gauge none_gauge() { return gauge_of<Turn::none>("none", false); }
-Gauge none_folded_gauge() { return gauge_of<Turn::none>("none_folded", true); }
+Gauge none_folded_gauge() {
+    Gauge gauge = gauge_of<Turn::none>("none_folded", true);
+    gauge.mlp = &balanced_mlp;  // the scales of up and down are of the gauge function too
+    gauge.mlp_bytes = &balanced_mlp_bytes;
+    return gauge;
+}
 Gauge rotation_gauge() { return gauge_of<Turn::nearest>("rotation", false); }
 Gauge backward_gauge() { return gauge_of<Turn::backward>("backward", false); }
 

@@ -5,7 +5,7 @@
 
 namespace geom {
 
-/// Weights as stored, and with the norm weights folded in.
+/// Weights as stored; and what the gauge `function` aligns: norm weights folded in, neurons balanced.
 Gauge none_gauge();
 Gauge none_folded_gauge();
 

@@ -4,13 +4,14 @@
 #include <cmath>
 #include <string>
 
+#include "measures/function_gauge.hpp"
 #include "measures/layers_on_host.hpp"
 #include "measures/rotation_gauge.hpp"
 
 namespace geom {
 
 std::span<const Gauge> gauges() {
-    static const std::array all{none_gauge(), rotation_gauge(), none_folded_gauge()};
+    static const std::array all{none_gauge(), rotation_gauge(), none_folded_gauge(), function_gauge()};
     return all;
 }
 
