@@ -14,10 +14,16 @@ public:
     Buffer allocate(std::int64_t bytes) override { return host_.allocate(bytes); }
     MatricesScratch scratch(std::span<const MatrixSize> sizes) const override;
     MatricesScratch strip_scratch(const MatrixSize& strip) const override;
+    std::int64_t turning_bytes(std::int64_t sets, std::int64_t rows, std::int64_t width, Turn turn) const override {
+        return host_.turning_bytes(sets, rows, width, turn);
+    }
 
 private:
     std::vector<SingularValues> do_gram_singular_values(std::span<const MatrixRef> matrices) override;
     std::vector<SingularValues> do_direct_singular_values(std::span<const MatrixRef> matrices) override;
+    std::vector<TurnedResiduals> do_turned_residuals(std::span<const TiedRows> sets, Turn turn) override {
+        return host_.turned_residuals(sets, turn);
+    }
     void do_add_gram(const MatrixRef& strip, bool first, double* gram) override;
     SingularValues do_singular_values_of_gram(double* gram, const MatrixSize& size) override;
 

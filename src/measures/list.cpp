@@ -7,6 +7,7 @@
 #include "measures/match.hpp"
 #include "measures/measure.hpp"
 #include "measures/spectra.hpp"
+#include "measures/variation.hpp"
 
 namespace geom {
 
@@ -19,6 +20,8 @@ std::span<const Measure> measures() {
         legacy_heads_measure(),
         match_measure(),
         spectra_measure(),
+        variation_measure(),
+        legacy_variation_measure(),
         // clang-format on
     };
     return all;
