@@ -38,4 +38,7 @@ for name, weight in matrices(pathlib.Path(sys.argv[1])):
 watcher = weightwatcher.WeightWatcher(model=model)
 begun = time.perf_counter()
 details = watcher.analyze()
-print(f"weightwatcher {weightwatcher.__version__}, {len(details)} matrices: {time.perf_counter() - begun:.2f} s")
+seconds = time.perf_counter() - begun
+wanted = len(list(model.children()))
+assert wanted > 0 and len(details) == wanted, f"{len(details)} of {wanted} matrices were analysed"
+print(f"weightwatcher {weightwatcher.__version__}, {wanted} matrices: {seconds:.2f} s")
