@@ -36,8 +36,10 @@ void check_format(const HeadBlockFormat& format, const char* verb) {
 /// dots[l, l'] of head i of the left group and j of the right one, as of the blocks before they were scaled.
 void scale_back(const KvGroupBlocks& left, std::int64_t i, const KvGroupBlocks& right, std::int64_t j, double* dots) {
     for (std::int64_t l = 0; l < left.layers; ++l) {
-        for (std::int64_t m = 0; m < right.layers; ++m, ++dots)
-            *dots = std::ldexp(*dots, left.exponent(i, l) + right.exponent(j, m));
+        for (std::int64_t m = 0; m < right.layers; ++m, ++dots) {
+            const std::int32_t exponent = left.exponent(i, l) + right.exponent(j, m);
+            if (exponent != 0) *dots = std::ldexp(*dots, exponent);
+        }
     }
 }
 

@@ -107,9 +107,10 @@ private:
         std::vector<float> stored(dots.size());
         for (std::int64_t l = 0; l < layers_; ++l) {
             for (std::int64_t m = 0; m < layers_; ++m) {
-                const double dot = dots[static_cast<std::size_t>(transposed ? m * layers_ + l : l * layers_ + m)];
+                double dot = dots[static_cast<std::size_t>(transposed ? m * layers_ + l : l * layers_ + m)];
                 const int exponent = first.group.exponent(first.place, l) + second.group.exponent(second.place, m);
-                stored[static_cast<std::size_t>(l * layers_ + m)] = static_cast<float>(std::ldexp(dot, -exponent));
+                if (exponent != 0) dot = std::ldexp(dot, -exponent);
+                stored[static_cast<std::size_t>(l * layers_ + m)] = static_cast<float>(dot);
             }
         }
         slabs_.push_back(make_slab(schema_, "match/cross_gram", {0, first.number, 0, second.number},

@@ -1,8 +1,11 @@
 """The range of the stored type never shows: weights times powers of two give the numbers of ordinary weights."""
 
+import os
+
 import numpy as np
 import pytest
 from conftest import (
+    GOLDEN,
     Tensor,
     attention_name,
     golden,
@@ -69,6 +72,19 @@ def test_weights_times_powers_of_two_by_layer_and_matrix_give_the_same_bits(runs
     plain = runs(twin(tmp_path / "plain", "qwen3-tiny", dtype, lambda *_: 0), *MEASURES)
     result = runs(twin(tmp_path / "scaled", "qwen3-tiny", dtype, lambda x, l: powers[x][l]), *MEASURES, ranks=ranks)
     check_same(result, plain, powers)
+
+
+@pytest.mark.skipif("GEOM_TEST_SWEEP" not in os.environ, reason="minutes: asked for with GEOM_TEST_SWEEP=1")
+@pytest.mark.parametrize("model", GOLDEN)
+def test_golden_weights_times_any_power_of_two_give_the_same_bits(runs, tmp_path, model):
+    dtype = "F64" if model == "llama-tiny" else "F32"  # in which the smallest weights times 2^-110 lose no digits
+    layers = read_config(model)["num_hidden_layers"]
+    plain = runs(twin(tmp_path / "plain", model, dtype, lambda *_: 0), *MEASURES)
+    for q in range(-110, 111, 20):
+        for k in (q, -q):
+            powers = {"q": np.full(layers, q), "k": np.full(layers, k)}
+            scaled = twin(tmp_path / f"{q} {k}", model, dtype, lambda x, l, powers=powers: powers[x][l])
+            check_same(runs(scaled, *MEASURES), plain, powers)
 
 
 def test_subnormal_bf16_and_f16_weights_have_the_cosines_of_what_they_are(runs, tmp_path):
