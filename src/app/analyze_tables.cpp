@@ -37,6 +37,8 @@ std::span<const TableMaker> table_makers() {
         &spectra_by_layer,
         &spectra_of_globals,
         &spectra_of_experts,
+        // variation
+        &variation_by_family,
     };
     return all;
 }

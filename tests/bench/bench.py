@@ -134,9 +134,11 @@ class Bench:
         return json.loads((self.folder / "run.json").read_text())
 
     def baseline(self, *parts):
-        """Seconds of the original scripts' parts, by the name they print."""
+        """Seconds of the original scripts' parts, by the name they print; of the MLP's alignment, of one pair."""
         text = call([self.arguments.python, HERE / "torch_baseline.py", self.shape, *parts], self.folder)
-        return {name: float(seconds) for name, seconds in re.findall(r"^\S+ \S+ ([^:]+): ([\d.]+) s", text, re.M)}
+        seconds = {name: float(value) for name, value in re.findall(r"^\S+ \S+ ([^:]+): ([\d.]+) s", text, re.M)}
+        pair = re.search(r"MLP alignment .* from ([\d.]+) s\)", text)
+        return {**seconds, **({"MLP alignment of a pair": float(pair[1])} if pair else {})}
 
     def weightwatcher(self, layers):
         """Seconds of its analyze() on so many layers, from those of a few."""
@@ -158,13 +160,17 @@ class Bench:
         if self.watched:
             self.note("weightwatcher", self.weightwatcher(spectra["layers"][1] - spectra["layers"][0]))
             self.note("weightwatcher ratio", self.values["weightwatcher"][-1] / self.values["spectra"][-1])
+        two_pairs = self.whole(max(self.ranks), f"{self.shape}?layers=3", "variation")
+        self.note("variation", two_pairs["phases"]["variation"]["max"] / 2)
         if self.scripts:
-            seconds = self.baseline("gram", "eig", "kernel", "spectra")
+            seconds = self.baseline("gram", "eig", "kernel", "spectra", "variation")
             scripts_heads = seconds["eig (all heads)"] + seconds["kernel eff rank (all heads)"]
             self.note("scripts gram", seconds["gram"])
             self.note("scripts heads", scripts_heads)
             self.note("scripts spectra", seconds["spectra of 7 families (all layers)"])
             self.note("spectra ratio", self.values["scripts spectra"][-1] / self.values["spectra"][-1])
+            self.note("scripts variation", seconds["MLP alignment of a pair"])
+            self.note("variation ratio", self.values["scripts variation"][-1] / self.values["variation"][-1])
             self.note("gram ratio", seconds["gram"] / self.values["gram"][-1])
             self.note("heads ratio", scripts_heads / self.values["heads"][-1])
 
@@ -216,6 +222,12 @@ class Bench:
                 f"WeightWatcher's analyze(), without it: {self.shown('weightwatcher', 's', 1)}",
                 self.shown("weightwatcher ratio", "×", 1),
             )
+        self.row(
+            f"variation of a pair of layers, all gauges, {max(self.ranks)} ranks",
+            self.shown("variation", "s"),
+            self.of_scripts("the scripts' rotation of the MLP alone", "variation"),
+            self.shown("variation ratio", "×", 1),
+        )
         if self.arguments.checkpoint:
             self.row(
                 "loading alone, cold",
