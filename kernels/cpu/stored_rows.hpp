@@ -1,4 +1,4 @@
-// Weights as stored to fp64, some columns at a time.
+// Weights as stored to fp64 or f32, some columns at a time.
 #pragma once
 
 #include <algorithm>
@@ -15,6 +15,9 @@ inline constexpr std::int64_t panel = 256;
 /// Some columns of the stored rows in fp64, exactly: row-major rows x width is column-major width x rows, that is W^T.
 /// Throws Error(internal) for types that are not multiplied.
 void widen(const MatrixRef& w, Range columns, double* to);
+
+/// Some columns of the stored rows in f32, rows `stride` apart. Exact but for f64, which is rounded.
+void to_f32(const MatrixRef& w, Range columns, float* to, std::int64_t stride);
 
 /// Calls f(columns) for one panel of D after the other: what is widened at a time stays in the cache.
 template <class F>
