@@ -7,6 +7,7 @@
 #include <numeric>
 #include <vector>
 
+#include "core/error.hpp"
 #include "kernels/weight_vectors.hpp"
 #include "measures/head_alignment.hpp"
 #include "measures/neuron_matching.hpp"
@@ -31,13 +32,17 @@ double mean_of(const std::vector<double>& numbers) {
     return sum / static_cast<double>(count);
 }
 
-/// Factors of a matrix's rows, or of o's columns, that give every head's part unit norm; 0 where it is zero.
+/// Factors of a matrix's rows, or of o's columns, that give every head's part unit norm; 0 where it is zero. Throws
+/// Error(numerics) for NaN and infinity.
 std::vector<double> head_factors(const WeightVectors& vectors, std::int64_t head_dim, Workers& workers) {
     std::vector<double> factors(at(vectors.count()));
     squared_norms(workers, vectors, factors);
     for (std::int64_t head = 0; head < vectors.count(); head += head_dim) {
         double square = 0.0;
         for (std::int64_t i = head; i < head + head_dim; ++i) square += factors[at(i)];
+        if (!std::isfinite(square))
+            throw Error(ExitCode::numerics,
+                        "attention weights hold NaN, infinity, or numbers whose squares are beyond fp64");
         std::fill_n(factors.begin() + head, head_dim, square > 0 ? 1.0 / std::sqrt(square) : 0.0);
     }
     return factors;

@@ -1,13 +1,11 @@
-// Layers of a checkpoint as numbers, and pairs of them as the measure `variation` hands them to its gauges.
+// Layers of a checkpoint as numbers.
 #pragma once
 
 #include <cstring>
-#include <map>
 #include <string>
 #include <vector>
 
 #include "checkpoint/checkpoint.hpp"
-#include "measures/layer_pair.hpp"
 #include "model/random_gauge.hpp"
 #include "support/model_folder.hpp"
 
@@ -37,45 +35,6 @@ inline LayerTensors layer_of(const Checkpoint& checkpoint, std::int64_t layer) {
             numbers.push_back(number_at(bytes, weight.dtype, static_cast<std::size_t>(j)));
     }
     return out;
-}
-
-/// A layer's matrices in f32, with the norm weights that feed them.
-class StoredLayer {
-public:
-    explicit StoredLayer(const LayerTensors& layer) : layer_(layer) {
-        for (const auto& [family, numbers] : layer.of) stored_[family].assign(numbers.begin(), numbers.end());
-    }
-
-    FoldedMatrix matrix(WeightFamily family, bool folded) const {
-        const auto found = stored_.find(family);
-        if (found == stored_.end()) return {};
-        const auto size = static_cast<std::int64_t>(found->second.size());
-        const bool mlp = family == WeightFamily::gate_proj || family == WeightFamily::up_proj;
-        const bool attention =
-            family == WeightFamily::q_proj || family == WeightFamily::k_proj || family == WeightFamily::v_proj;
-        std::int64_t cols = attention || mlp ? layer_.hidden : size;
-        if (family == WeightFamily::o_proj) cols = layer_.heads * layer_.head_dim;
-        if (family == WeightFamily::down_proj) cols = layer_.intermediate;
-        const auto* data = reinterpret_cast<const std::byte*>(found->second.data());
-        const WeightFamily norm = attention ? WeightFamily::input_ln : WeightFamily::post_attn_ln;
-        return {{data, DType::f32, size / cols, cols},
-                folded && (attention || mlp) ? layer_.of.at(norm).data() : nullptr};
-    }
-
-private:
-    LayerTensors layer_;
-    std::map<WeightFamily, std::vector<float>> stored_;
-};
-
-/// The layers have to outlive it.
-inline LayerPair pair_of(const LayerTensors& shape, const StoredLayer& a, const StoredLayer& b, bool folded) {
-    LayerPair pair;
-    pair.shape = {shape.heads, shape.kv_heads, shape.head_dim, shape.hidden, shape.intermediate};
-    for (std::size_t i = 0; i < variation_family_count; ++i) {
-        const WeightFamily family = variation_families[i];
-        pair.families[i] = {a.matrix(family, folded), b.matrix(family, folded)};
-    }
-    return pair;
 }
 
 }  // namespace geom::test

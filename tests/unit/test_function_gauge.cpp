@@ -7,13 +7,12 @@
 #include <memory>
 #include <random>
 
+#include "measures/made_layer.hpp"
 #include "measures/neuron_matching.hpp"
 #include "support/layer_tensors.hpp"
 
 namespace geom {
 namespace {
-
-using test::StoredLayer;
 
 const std::vector<WeightFamily> attention{WeightFamily::q_proj, WeightFamily::k_proj, WeightFamily::v_proj,
                                           WeightFamily::o_proj};
@@ -40,8 +39,8 @@ protected:
     LayerTensors layer_ = test::layer_of(checkpoint_, 1);
 
     FamilyResiduals between(const LayerTensors& a, const LayerTensors& b, const Gauge& gauge) {
-        const StoredLayer first(a), second(b);
-        return residuals_of(gauge, test::pair_of(a, first, second, gauge.folded), *backend_);
+        const MadeLayer first(a), second(b);
+        return residuals_of(gauge, pair_of(first, second, gauge.folded), *backend_);
     }
 };
 
@@ -95,8 +94,8 @@ TEST_P(FunctionGaugeOn, has_the_same_bits_on_any_number_of_threads) {
 TEST_P(FunctionGaugeOn, leaves_neurons_no_farther_from_the_next_layer_than_they_were) {
     for (std::int64_t l = 0; l + 1 < checkpoint_.config().layers; ++l) {
         const LayerTensors a = test::layer_of(checkpoint_, l), b = test::layer_of(checkpoint_, l + 1);
-        const StoredLayer first(a), second(b);
-        const LayerPair pair = test::pair_of(a, first, second, true);
+        const MadeLayer first(a), second(b);
+        const LayerPair pair = pair_of(first, second, true);
         FamilyResiduals matched, balanced;
         matched_mlp(pair, *backend_, matched);
         balanced_mlp(pair, *backend_, balanced);
@@ -143,8 +142,8 @@ protected:
     std::unique_ptr<Backend> backend_ = make_cpu_backend(1, processor_isa());
 
     FamilyResiduals between(const LayerTensors& a, const LayerTensors& b, const Gauge& gauge = function_gauge()) {
-        const StoredLayer first(a), second(b);
-        return residuals_of(gauge, test::pair_of(a, first, second, gauge.folded), *backend_);
+        const MadeLayer first(a), second(b);
+        return residuals_of(gauge, pair_of(first, second, gauge.folded), *backend_);
     }
 };
 
