@@ -34,4 +34,17 @@ MatrixRef LayerWeights::rows(WeightFamily family, Range rows, std::int64_t exper
                                                 layer_ < 0 ? "" : fmt::format(" of layer {}", layer_)));
 }
 
+LayerWeights LayerWeights::with(WeightFamily family, const MatrixRef& matrix) const {
+    LayerWeights out = *this;
+    for (Part& part : out.parts_) {
+        if (part.family != family || part.expert >= 0 || part.rows != Range{0, matrix.rows} || part.cols != matrix.cols)
+            continue;
+        part.dtype = matrix.dtype;
+        part.data = matrix.data;
+        return out;
+    }
+    throw Error(ExitCode::internal,
+                fmt::format("{} of layer {} is not {} x {}", name_of(family), layer_, matrix.rows, matrix.cols));
+}
+
 }  // namespace geom

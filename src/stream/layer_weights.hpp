@@ -42,6 +42,10 @@ public:
     /// one range.
     MatrixRef rows(WeightFamily family, Range rows, std::int64_t expert = -1) const;
 
+    /// The same layer with other elements of one matrix: `matrix` is whole, of the same shape, in the backend's memory,
+    /// and outlives what is returned. Throws Error(internal) where there is no such matrix.
+    LayerWeights with(WeightFamily family, const MatrixRef& matrix) const;
+
 private:
     friend class LayerStream;
 
