@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "core/error.hpp"
@@ -189,11 +190,10 @@ private:
         double* l_a = shared_.take(w * w);  // R_a^T
         double* l_b = shared_.take(w * w);
         double* x = shared_.take(w * w);
-        double* square = shared_.take(w * w);
         const bool by_cholesky = factor(true, l_a, w) && factor(false, l_b, w);
         if (!by_cholesky) {
-            factor_by_qr(true, l_a, w, square);
-            factor_by_qr(false, l_b, w, square);
+            factor_by_qr(true, l_a, w);
+            factor_by_qr(false, l_b, w);
         }
         const std::int64_t tiles = tiles_of(w, product_tile);
         const Operand left(l_a, w, 1), right(l_b, w, 1);
@@ -205,7 +205,12 @@ private:
             for (std::int64_t j = 0; j < cols.size(); ++j)
                 std::copy_n(product + j * rows.size(), rows.size(), x + rows.begin + (cols.begin + j) * w);
         });
-        out.unique = polar_factor(team_, path_, x, w, square).unique;
+        out.unique = polar_factor(team_, path_, x, w, l_b).unique;
+        if (by_cholesky) {  // again: a fourth w x w would be gigabytes, this is a twentieth of the work
+            factor(false, l_b, w);
+        } else {
+            factor_by_qr(false, l_b, w);
+        }
         for (const std::size_t p : measured_) out.residuals[p] = std::sqrt(squared_core_difference(x, l_a, l_b, p));
     }
 
@@ -250,9 +255,9 @@ private:
     }
 
     /// A = Q L^T, a panel of rows after the other: [R; panel] = Q' R'. On one thread.
-    void factor_by_qr(bool of_a, double* l, std::int64_t w, double* r) {
+    void factor_by_qr(bool of_a, double* l, std::int64_t w) {
         const std::vector<Block> columns = blocks();
-        std::fill_n(r, w * w, 0.0);
+        std::fill_n(l, w * w, 0.0);
         team_.for_each(1, [&](std::int64_t, Pieces pieces) {
             const lapack_int order = narrow(w), width = narrow(std::min(qr_block, w));
             double* rows = pieces.take(inner_panel * w);
@@ -269,12 +274,13 @@ private:
                                 panel.data[i * panel.row_step + j * panel.column_step];
                     }
                 }
-                check_lapack(LAPACKE_dtpqrt_work(col_major, narrow(part.size()), order, 0, width, r, order, rows,
+                check_lapack(LAPACKE_dtpqrt_work(col_major, narrow(part.size()), order, 0, width, l, order, rows,
                                                  narrow(part.size()), reflectors, width, work),
                              "dtpqrt", w);
             }
             for (std::int64_t col = 0; col < w; ++col) {
-                for (std::int64_t row = 0; row < w; ++row) l[row + col * w] = row >= col ? r[col + row * w] : 0.0;
+                for (std::int64_t row = col + 1; row < w; ++row)
+                    l[row + col * w] = std::exchange(l[col + row * w], 0.0);  // R above the diagonal, L below it
             }
         });
     }
@@ -297,7 +303,7 @@ TurningDoubles turning_doubles(std::int64_t rows, std::int64_t width, Turn turn)
     const std::int64_t products = 2 * Pieces::size(tile * product_tile) + product_scratch(tile, product_tile);
     if (rows <= width) return {2 * square_doubles(rows), std::max({panels, products, polar_scratch(rows)})};
     if (turn == Turn::backward) return {0, panels};
-    return {4 * square_doubles(width), std::max({panels, products, polar_scratch(width), qr_doubles(width)})};
+    return {3 * square_doubles(width), std::max({panels, products, polar_scratch(width), qr_doubles(width)})};
 }
 
 TurnedResiduals turned_residuals_of(const Team& team, GramPath path, const TiedRows& set, Turn turn, double* shared) {

@@ -30,6 +30,8 @@ std::span<const TableMaker> table_makers() {
         &effective_ranks_by_layer,
         &effective_ranks_by_head,
         &effective_rank_extremes,
+        // variation
+        &variation_by_family,
     };
     return all;
 }

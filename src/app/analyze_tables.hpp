@@ -36,6 +36,9 @@ std::optional<Table> matched_adjacent(const ResultView& view);
 std::optional<Table> sign_agreement_by_thirds(const ResultView& view);
 std::optional<Table> angles_to_anchor(const ResultView& view);
 
+// What changes from a layer to the next, by gauge and family.
+std::optional<Table> variation_by_family(const ResultView& view);
+
 // One head in depth: its figures, how its numbers are distributed, the largest of them.
 std::optional<Table> head_figures(const ResultView& view);
 std::optional<Table> head_ranges(const ResultView& view);

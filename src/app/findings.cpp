@@ -7,6 +7,8 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
+#include "derivations/variation_ranking.hpp"
+
 namespace geom {
 
 namespace {
@@ -100,6 +102,28 @@ std::string match_lines(const ResultReader& file) {
     return text + "\n";
 }
 
+// Families by how little they change, as stored and after each gauge that aligns.
+std::string variation_lines(const ResultReader& file) {
+    const Range block = block_of(file);
+    const std::vector<FamilyVariation> ranked = rank_families(file, block);
+    std::string text;
+    for (std::size_t i = 0; i < ranked.size();) {
+        const std::string& gauge = ranked[i].gauge;
+        std::size_t last = i;
+        while (last + 1 < ranked.size() && ranked[last + 1].gauge == gauge) ++last;
+        const FamilyVariation &least = ranked[i], &most = ranked[last];
+        text +=
+            fmt::format("{:<10}gauge {:<12} least {:<12} {:.3f}, most {:<12} {:.3f} (means of {} pairs)\n",
+                        i == 0 ? "variation" : "", gauge, least.family, least.mean, most.family, most.mean, most.pairs);
+        i = last + 1;
+    }
+    if (!text.empty()) {
+        text += fmt::format("          distances of layers {} to {} from the next one's: 0 the same, 1.414 unrelated\n",
+                            block.begin, block.end - 2);
+    }
+    return text;
+}
+
 bool has_pairs(const ResultReader& file, const std::string& path) { return file.has(path) && file.shape(path)[0] > 1; }
 
 }  // namespace
@@ -112,6 +136,7 @@ std::string findings_text(const ResultReader& file) {
         text += "gram      a single layer: no pairs\n";
     }
     if (has_pairs(file, "match/assignment")) text += match_lines(file);
+    if (file.has("variation/residual")) text += variation_lines(file);
     return text;
 }
 
@@ -132,6 +157,10 @@ ordered_json findings_object(const ResultReader& file) {
         if (!attribute(file, name).empty()) object[name] = attribute(file, name);
     }
     if (!object.empty()) object["chance_sd"] = 1.0 / file.number_attribute("", "hidden");
+    if (file.has("variation/residual")) {
+        for (const FamilyVariation& found : rank_families(file, block_of(file)))
+            object["variation"][found.gauge][found.family] = found.mean;
+    }
     return object;
 }
 

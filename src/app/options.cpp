@@ -43,7 +43,7 @@ std::string footer() {
 
 // Values that CLI11 keeps as text until they have been parsed by the functions of this file.
 struct RawValues {
-    std::string layers, memory_budget, head;
+    std::string layers, memory_budget, head, block, analyze_block;
 };
 
 void add_model_options(CLI::App& app, RunOptions& run) {
@@ -72,6 +72,8 @@ void add_work_options(CLI::App& app, RunOptions& run, RawValues& raw) {
     app.add_option("--anchor", run.anchor, "decoder layer that the analysis compares the others with; -1: the last")
         ->capture_default_str()
         ->type_name("L");
+    app.add_option("--block", raw.block, "summarise variation over layers A to B-1 (default all that are looked at)")
+        ->type_name("A:B");
     add_backend_option(app, run.backend);
     app.add_option("--memory-budget", raw.memory_budget,
                    "memory a rank may use, of the host and of its GPU each, e.g. 8GiB (default 0.8 of what is free)")
@@ -112,6 +114,8 @@ void add_analyze_options(CLI::App& app, AnalyzeOptions& analyze, RawValues& raw)
         ->type_name("L");
     app.add_option("--head", raw.head, "the head to show in depth, as layer:head (default the middle layer's first)")
         ->type_name("L:H");
+    app.add_option("--block", raw.analyze_block, "summarise variation over layers A to B-1 (default the run's)")
+        ->type_name("A:B");
     app.add_option("--format", analyze.format, "text, md (Markdown), csv or json")
         ->capture_default_str()
         ->check(CLI::IsMember({"text", "md", "csv", "json"}))
@@ -151,6 +155,8 @@ std::string joined(int argc, const char* const* argv) {
 
 void interpret(Options& options, const RawValues& raw) {
     if (!raw.layers.empty()) options.run.layers = parse_range("--layers", raw.layers);
+    if (!raw.block.empty()) options.run.block = parse_range("--block", raw.block);
+    if (!raw.analyze_block.empty()) options.analyze.block = parse_range("--block", raw.analyze_block);
     if (!raw.head.empty()) options.analyze.head = parse_head("--head", raw.head);
     if (!raw.memory_budget.empty()) options.run.memory_budget = parse_bytes("--memory-budget", raw.memory_budget);
     for (const std::string& name : options.run.measures) {

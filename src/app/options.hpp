@@ -19,6 +19,7 @@ struct RunOptions {
     std::string json;                   ///< a file, or "-"
     std::string backend = "auto";
     std::optional<Range> layers;
+    std::optional<Range> block;  ///< layers that variation is summarised over; `layers` when not given
     std::int64_t top_k = 8;
     std::int64_t anchor = -1;
     std::int64_t memory_budget = 0;  ///< bytes a rank; 0: what the node gives
@@ -63,6 +64,7 @@ struct AnalyzeOptions {
     std::string file;
     std::optional<std::int64_t> anchor;  ///< the file's own when not given
     std::optional<HeadName> head;
+    std::optional<Range> block;  ///< the file's own when not given
     std::string format = "text";
     std::string folder;  ///< "": to stdout
 };

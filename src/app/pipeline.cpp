@@ -17,6 +17,7 @@
 #include "core/error.hpp"
 #include "core/host_name.hpp"
 #include "core/progress.hpp"
+#include "derivations/variation_ranking.hpp"
 #include "mpi/agreement.hpp"
 #include "mpi/environment.hpp"
 #include "output/hdf5_file.hpp"
@@ -89,6 +90,7 @@ RunRecord record_of(const Survey& survey, const Plan& plan, const Schedule& sche
     run.group_size = survey.shape.group_size();
     run.anchor = survey.derivation_settings.anchor;
     run.layers = survey.layers;
+    run.block = survey.block;
     run.measures = measures_in_file(survey);
     for (const Measure* measure : survey.copied) run.copied_measures.emplace_back(measure->name);
     run.fingerprint = survey.fingerprint;
@@ -128,7 +130,8 @@ bool finished_before(const RunOptions& options, const Survey& survey) {
     const ResultReader result(survey.run.file);
     return result.text_attribute("", "identity") == identity_text(survey.run.identity) &&
            result.text_attribute("", "measures") == fmt::format("{}", fmt::join(measures_in_file(survey), ",")) &&
-           result.number_attribute("", "anchor") == static_cast<double>(options.anchor);
+           result.number_attribute("", "anchor") == static_cast<double>(options.anchor) &&
+           block_of(result) == survey.block;
 }
 
 void check_side_outputs(const RunOptions& options, const std::filesystem::path& file) {

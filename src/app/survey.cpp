@@ -8,6 +8,7 @@
 #include "checkpoint/describe_shape.hpp"
 #include "core/error.hpp"
 #include "derivations/analysis.hpp"
+#include "derivations/variation_ranking.hpp"
 #include "output/result_file.hpp"
 #include "output/run_record.hpp"
 
@@ -96,6 +97,8 @@ Survey make_survey(const RunOptions& options, const Machine& machine, OpenedChec
     survey.checkpoint = std::move(opened.checkpoint);
     survey.fingerprint = std::move(opened.fingerprint.digest);
     survey.layers = chosen_layers(options, survey.checkpoint.config());
+    survey.block = options.block.value_or(survey.layers);
+    if (options.block) check_block(survey.block, survey.layers);
     survey.shape = shape_of(survey.checkpoint, survey.layers, {options.top_k});
     survey.measures = chosen_measures(options);
     check_address_space(machine.threads);

@@ -91,6 +91,7 @@ std::vector<Attribute> root_attributes(const RunRecord& run) {
         {"", "dtype", run.dtype},
         {"", "model_layers", run.model_layers},
         {"", "layers", fmt::format("{}:{}", run.layers.begin, run.layers.end)},
+        {"", "block", fmt::format("{}:{}", run.block.begin, run.block.end)},
         {"", "heads", run.heads},
         {"", "hidden", run.hidden},
         {"", "group_size", run.group_size},

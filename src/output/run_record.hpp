@@ -29,6 +29,7 @@ struct RunRecord {
     std::int64_t group_size = 1;        ///< query heads that share a key head in every layer
     std::int64_t anchor = -1;           ///< as asked for
     Range layers;                       ///< of the model, that were looked at
+    Range block;                        ///< of these layers, over which variation is summarised
     std::vector<std::string> measures;  ///< in the file, in its order
     Identity identity;
     // of the machine

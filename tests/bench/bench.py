@@ -122,9 +122,11 @@ class Bench:
         return json.loads((self.folder / "run.json").read_text())
 
     def baseline(self, *parts):
-        """Seconds of the original scripts' parts, by the name they print."""
+        """Seconds of the original scripts' parts, by the name they print; of the MLP's alignment, of one pair."""
         text = call([self.arguments.python, HERE / "torch_baseline.py", self.shape, *parts], self.folder)
-        return {name: float(seconds) for name, seconds in re.findall(r"^\S+ \S+ ([^:]+): ([\d.]+) s", text, re.M)}
+        seconds = {name: float(value) for name, value in re.findall(r"^\S+ \S+ ([^:]+): ([\d.]+) s", text, re.M)}
+        pair = re.search(r"MLP alignment .* from ([\d.]+) s\)", text)
+        return {**seconds, **({"MLP alignment of a pair": float(pair[1])} if pair else {})}
 
     def turn(self):
         self.rates()
@@ -137,13 +139,17 @@ class Bench:
             if "peak_device_memory" in about:
                 self.note(f"GPU memory, {ranks}", about["peak_device_memory"] / about["planned_device_memory"])
         self.note("spectra", self.whole(max(self.ranks), self.shape, "spectra")["phases"]["spectra"]["max"])
+        two_pairs = self.whole(max(self.ranks), f"{self.shape}?layers=3", "variation")
+        self.note("variation", two_pairs["phases"]["variation"]["max"] / 2)
         if self.scripts:
-            seconds = self.baseline("gram", "eig", "kernel", "spectra")
+            seconds = self.baseline("gram", "eig", "kernel", "spectra", "variation")
             scripts_heads = seconds["eig (all heads)"] + seconds["kernel eff rank (all heads)"]
             self.note("scripts gram", seconds["gram"])
             self.note("scripts heads", scripts_heads)
             self.note("scripts spectra", seconds["spectra of 7 families (all layers)"])
             self.note("spectra ratio", self.values["scripts spectra"][-1] / self.values["spectra"][-1])
+            self.note("scripts variation", seconds["MLP alignment of a pair"])
+            self.note("variation ratio", self.values["scripts variation"][-1] / self.values["variation"][-1])
             self.note("gram ratio", seconds["gram"] / self.values["gram"][-1])
             self.note("heads ratio", scripts_heads / self.values["heads"][-1])
 
@@ -187,6 +193,12 @@ class Bench:
             self.shown("spectra", "s"),
             self.of_scripts("the scripts' singular values, without it", "spectra"),
             self.shown("spectra ratio", "×", 1),
+        )
+        self.row(
+            f"variation of a pair of layers, all gauges, {max(self.ranks)} ranks",
+            self.shown("variation", "s"),
+            self.of_scripts("the scripts' rotation of the MLP alone", "variation"),
+            self.shown("variation ratio", "×", 1),
         )
         if self.arguments.checkpoint:
             self.row(
