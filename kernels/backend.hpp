@@ -16,6 +16,7 @@
 #include "kernels/input_buffer.hpp"
 #include "kernels/matrices.hpp"
 #include "kernels/matrix_ref.hpp"
+#include "kernels/transformer.hpp"
 #include "kernels/workers.hpp"
 #include "kernels/yardstick.hpp"
 
@@ -45,6 +46,7 @@ public:
     virtual HeadProducts& head_products() = 0;  ///< products of head blocks
     virtual DenseBatch& dense() = 0;            ///< fp64 linear algebra on batches of small matrices
     virtual Matrices& matrices() = 0;           ///< singular values of whole weight matrices
+    virtual Transformer& transformer() = 0;     ///< the steps of a forward pass
 
     // --- benchmarks -------------------------------------------------------------------------------------------------
 

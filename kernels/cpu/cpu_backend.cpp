@@ -9,6 +9,7 @@
 #include "kernels/cpu/library_gemm.hpp"
 #include "kernels/cpu/matrices.hpp"
 #include "kernels/cpu/tile_dots.hpp"
+#include "kernels/cpu/transformer.hpp"
 #include "kernels/workers.hpp"
 
 namespace geom {
@@ -65,7 +66,12 @@ private:
 class CpuBackend final : public Backend {
 public:
     CpuBackend(int threads, Isa isa)
-        : workers_(threads), head_products_(workers_, isa), dense_(workers_), matrices_(workers_, isa), isa_(isa) {}
+        : workers_(threads),
+          head_products_(workers_, isa),
+          dense_(workers_),
+          matrices_(workers_, isa),
+          transformer_(workers_, isa),
+          isa_(isa) {}
 
     std::string name() const override { return "cpu"; }
     std::string device() const override {
@@ -81,6 +87,7 @@ public:
     DenseBatch& dense() override { return dense_; }
     Matrices& matrices() override { return matrices_; }
     std::int64_t progress() override { return workers_.progress(); }
+    Transformer& transformer() override { return transformer_; }
     Buffer allocate(std::int64_t bytes) override { return allocate_host(bytes); }
     std::unique_ptr<InputBuffer> input_buffer(std::int64_t bytes) override {
         return std::make_unique<CpuInputBuffer>(bytes);
@@ -99,6 +106,7 @@ private:
     CpuHeadProducts head_products_;
     cpu::CpuDenseBatch dense_;
     cpu::CpuMatrices matrices_;
+    cpu::CpuTransformer transformer_;
     Isa isa_;
 };
 

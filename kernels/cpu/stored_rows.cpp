@@ -22,20 +22,28 @@ float f16_widened(std::uint16_t bits) {
     return std::bit_cast<float>(std::bit_cast<std::uint32_t>(scaled) | special | sign);
 }
 
-template <class Stored, class Widen>
-void widen_as(const MatrixRef& w, Range columns, double* to, Widen widen) {
+/// Where rows go, `stride` elements apart.
+template <class Element>
+struct Target {
+    Element* at;
+    std::int64_t stride;
+};
+
+template <class Stored, class Element, class Widen>
+void widen_as(const MatrixRef& w, Range columns, Target<Element> to, Widen widen) {
     constexpr auto bytes = static_cast<std::int64_t>(sizeof(Stored));
-    for (std::int64_t row = 0; row < w.rows; ++row) {
+    for (std::int64_t row = 0; row < w.rows; ++row, to.at += to.stride) {
         const std::byte* from = w.data + (row * w.cols + columns.begin) * bytes;
         for (std::int64_t i = 0; i < columns.size(); ++i) {
             Stored value;
             std::memcpy(&value, from + i * bytes, sizeof(Stored));
-            *to++ = widen(value);
+            to.at[i] = static_cast<Element>(widen(value));
         }
     }
 }
 
-void widen_stored(const MatrixRef& w, Range columns, double* to) {
+template <class Element>
+void widen_into(const MatrixRef& w, Range columns, Target<Element> to) {
     switch (w.dtype) {
         case DType::bf16:
             return widen_as<std::uint16_t>(w, columns, to, bf16_to_f32);
@@ -62,7 +70,7 @@ void narrow_as(std::span<const double> from, std::byte* to, Narrow narrow) {
 }  // namespace
 
 void widen(const MatrixRef& w, Range columns, double* to) {
-    widen_stored(w, columns, to);
+    widen_into<double>(w, columns, {to, columns.size()});
     if (w.exponent == 0) return;
     const double factor = std::ldexp(1.0, -w.exponent);
     for (std::int64_t i = 0; i < w.rows * columns.size(); ++i) to[i] *= factor;
@@ -86,6 +94,10 @@ std::vector<std::byte> rescaled(const MatrixRef& w, std::span<const double> colu
         }
     }
     return out;
+}
+
+void to_f32(const MatrixRef& w, Range columns, float* to, std::int64_t stride) {
+    widen_into<float>(w, columns, {to, stride});
 }
 
 }  // namespace geom::cpu

@@ -1,4 +1,4 @@
-// Weights as stored to fp64, some columns at a time.
+// Weights as stored to fp64 or f32, some columns at a time.
 #pragma once
 
 #include <algorithm>
@@ -22,6 +22,9 @@ void widen(const MatrixRef& w, Range columns, double* to);
 /// All of the stored rows, times 2^-exponent and, where there are any, times the columns' weights, as elements of
 /// `dtype` (bf16, f32 or f64, rounded to nearest).
 std::vector<std::byte> rescaled(const MatrixRef& w, std::span<const double> columns, DType dtype);
+
+/// Some columns of the stored rows in f32, rows `stride` apart. Exact but for f64, which is rounded.
+void to_f32(const MatrixRef& w, Range columns, float* to, std::int64_t stride);
 
 /// Calls f(columns) for one panel of D after the other: what is widened at a time stays in the cache.
 template <class F>

@@ -166,9 +166,10 @@ void similarities(Workers& workers, std::span<const VectorProducts> plain, std::
         std::fill_n(mine.magnitude, elements, 0.0F);
         for (const VectorProducts& x : plain) add_products(x, rows, cols, mine, mine.plain);
         for (const VectorProducts& x : magnitude) add_products(x, rows, cols, mine, mine.magnitude);
-        for (std::int64_t j = 0; j < elements; ++j) {
-            float& to = out[at((rows.begin + j / cols.size()) * n + cols.begin + j % cols.size())];
-            to = mine.plain[j] + std::abs(mine.magnitude[j]);
+        for (std::int64_t r = 0; r < rows.size(); ++r) {
+            const float *of_plain = mine.plain + r * cols.size(), *of_magnitude = mine.magnitude + r * cols.size();
+            float* to = out.data() + (rows.begin + r) * n + cols.begin;
+            for (std::int64_t j = 0; j < cols.size(); ++j) to[j] = of_plain[j] + std::abs(of_magnitude[j]);
         }
     });
 }
@@ -282,7 +283,7 @@ double polar_factor(double* matrix, std::int64_t n, cpu::Pieces pieces) {
     double* values = pieces.take(n);
     double* work = pieces.take(polar_work(n));
     std::vector<lapack_int> integers(at(8 * n));
-    // Row-major M is column-major M^T = U S V^T: M's polar factor is V U^T, which row-major is U V^T again.
+    // What is M row-major is M^T column-major, = U S V^T: its polar factor U V^T is M's, transposed as M was.
     cpu::check_lapack(LAPACKE_dgesdd_work(cpu::col_major, 'A', narrow(n), narrow(n), matrix, narrow(n), values, u,
                                           narrow(n), vt, narrow(n), work, narrow(polar_work(n)), integers.data()),
                       "dgesdd", n);

@@ -141,6 +141,14 @@ void add_bench_options(CLI::App& app, BenchOptions& bench) {
     app.add_option("--json", bench.json, "write all numbers to FILE, or to stdout for -")->type_name("FILE|-");
 }
 
+void add_selfcheck_options(CLI::App& app, SelfcheckOptions& selfcheck) {
+    app.add_option("--model", selfcheck.model, "folder, hub id or synth:SHAPE")->required()->type_name("M");
+    app.add_option("--revision", selfcheck.revision, "branch, tag or commit of a hub id")->type_name("R");
+    app.add_option("--threads", selfcheck.threads, "threads (default: as a run's)")
+        ->check(CLI::Range(1, 4096))
+        ->type_name("N");
+}
+
 std::string joined(int argc, const char* const* argv) {
     std::string line;
     for (int i = 0; i < argc; ++i) line += fmt::format("{}{}", i == 0 ? "" : " ", argv[i]);
@@ -192,8 +200,10 @@ Options parse_options(int argc, const char* const* argv) {
     synth->add_option("DIR", options.synth.folder, "folder to write; must not exist or be empty")->required();
     auto* bench = app.add_subcommand("bench", "rates of this machine and of the measures on it");
     add_bench_options(*bench, options.bench);
+    auto* selfcheck = app.add_subcommand("selfcheck", "what theory says of a model's weights, tried on them");
+    add_selfcheck_options(*selfcheck, options.selfcheck);
     // The run's own options are not needed when a subcommand is given.
-    for (CLI::App* sub : {info, analyze, synth, bench}) {
+    for (CLI::App* sub : {info, analyze, synth, bench, selfcheck}) {
         sub->preparse_callback([run_group](std::size_t) { run_group->get_option("--model")->required(false); });
     }
     try {
@@ -202,6 +212,7 @@ Options parse_options(int argc, const char* const* argv) {
         if (analyze->parsed()) options.command = Command::analyze;
         if (synth->parsed()) options.command = Command::synth;
         if (bench->parsed()) options.command = Command::bench;
+        if (selfcheck->parsed()) options.command = Command::selfcheck;
         interpret(options, raw);
     } catch (const CLI::ParseError& error) {
         std::ostringstream out, err;

@@ -50,6 +50,12 @@ struct BenchOptions {
     int threads = 0;
 };
 
+struct SelfcheckOptions {
+    std::string model;
+    std::string revision;
+    int threads = 0;
+};
+
 /// A head by the names that people give: a decoder layer's number, and the head's in it.
 struct HeadName {
     std::int64_t layer = 0, head = 0;
@@ -64,7 +70,7 @@ struct AnalyzeOptions {
     std::string folder;  ///< "": to stdout
 };
 
-enum class Command : std::uint8_t { run, info, analyze, synth, bench, nothing };
+enum class Command : std::uint8_t { run, info, analyze, synth, bench, selfcheck, nothing };
 
 struct Options {
     Command command = Command::run;
@@ -72,6 +78,7 @@ struct Options {
     AnalyzeOptions analyze;
     SynthOptions synth;
     BenchOptions bench;
+    SelfcheckOptions selfcheck;
     std::string command_line;  ///< as typed, for the record
     int exit_code = 0;         ///< of Command::nothing: --help, --version or a mistake
     std::string message;       ///< of Command::nothing: what to print

@@ -1,5 +1,7 @@
 #include "checkpoint/describe_shape.hpp"
 
+#include "checkpoint/describe_forward.hpp"
+
 namespace geom {
 
 namespace {
@@ -41,6 +43,7 @@ ModelShape shape_of(const Checkpoint& checkpoint, Range layers, const MeasureSet
     shape.heads = config.heads;
     shape.hidden = config.hidden;
     shape.vocabulary = config.vocabulary;
+    shape.forward = forward_shape_of(checkpoint.family(), config);
     shape.settings = settings;
     for (std::int64_t number = layers.begin; number < layers.end; ++number)
         shape.layers.push_back(layer_shape(checkpoint, number));

@@ -131,6 +131,36 @@ void read_sizes(const Section& root, ModelConfig& config) {
     }
 }
 
+void read_llama3(const Section& detail, RopeConfig& rope) {
+    rope.low_freq_factor = detail.positive("low_freq_factor").value_or(rope.low_freq_factor);
+    rope.high_freq_factor = detail.positive("high_freq_factor").value_or(rope.high_freq_factor);
+    if (rope.original_max_positions == 0) detail.fail("llama3 without 'original_max_position_embeddings'");
+    if (rope.high_freq_factor <= rope.low_freq_factor) {
+        detail.fail(fmt::format("high_freq_factor {} has to be above low_freq_factor {}", rope.high_freq_factor,
+                                rope.low_freq_factor));
+    }
+}
+
+/// Cosines and sines grow with the logarithm of the factor, unless the file says by how much.
+void read_yarn(const Section& root, const Section& detail, RopeConfig& rope) {
+    const std::int64_t positions = root.integer("max_position_embeddings", 1).value_or(0);
+    if (rope.original_max_positions == 0) rope.original_max_positions = positions;
+    if (rope.original_max_positions == 0) detail.fail("yarn without 'original_max_position_embeddings'");
+    if (!detail.positive("factor")) {
+        if (positions == 0) detail.fail("yarn without 'factor'");
+        rope.factor = static_cast<double>(positions) / static_cast<double>(rope.original_max_positions);
+    }
+    rope.beta_fast = detail.positive("beta_fast").value_or(rope.beta_fast);
+    rope.beta_slow = detail.positive("beta_slow").value_or(rope.beta_slow);
+    rope.truncate = detail.flag("truncate", true);
+    const auto growth = [&](double share) {
+        return rope.factor <= 1.0 ? 1.0 : 0.1 * share * std::log(rope.factor) + 1.0;
+    };
+    const auto share = detail.positive("mscale"), share_of_all = detail.positive("mscale_all_dim");
+    const double usual = share && share_of_all ? growth(*share) / growth(*share_of_all) : growth(1.0);
+    rope.attention_factor = detail.positive("attention_factor").value_or(usual);
+}
+
 /// rope_parameters (theta inside), or rope_theta and rope_scaling beside each other.
 RopeConfig rope_of(const Section& root, const ModelConfig& config) {
     RopeConfig rope;
@@ -145,16 +175,11 @@ RopeConfig rope_of(const Section& root, const ModelConfig& config) {
     const bool per_layer =
         detail->find("rope_type") == nullptr && detail->find("type") == nullptr && detail->has_sections();
     rope.type = detail->text("rope_type", detail->text("type", per_layer ? "per layer type" : "default"));
-    if (rope.type != "llama3") return rope;
+    if (rope.type != "linear" && rope.type != "llama3" && rope.type != "yarn") return rope;
     rope.factor = detail->positive("factor").value_or(rope.factor);
-    rope.low_freq_factor = detail->positive("low_freq_factor").value_or(rope.low_freq_factor);
-    rope.high_freq_factor = detail->positive("high_freq_factor").value_or(rope.high_freq_factor);
     rope.original_max_positions = detail->integer("original_max_position_embeddings", 1).value_or(0);
-    if (rope.original_max_positions == 0) detail->fail("llama3 without 'original_max_position_embeddings'");
-    if (rope.high_freq_factor <= rope.low_freq_factor) {
-        detail->fail(fmt::format("high_freq_factor {} has to be above low_freq_factor {}", rope.high_freq_factor,
-                                 rope.low_freq_factor));
-    }
+    if (rope.type == "llama3") read_llama3(*detail, rope);
+    if (rope.type == "yarn") read_yarn(root, *detail, rope);
     return rope;
 }
 

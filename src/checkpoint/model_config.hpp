@@ -9,16 +9,20 @@
 
 namespace geom {
 
-/// Rotary position embedding. type is "default", "llama3" or, unjudged, whatever else the file says ("yarn", ...);
-/// the four factors are used by llama3 only.
+/// Rotary position embedding. type is "default", "linear", "llama3", "yarn" or, unjudged, whatever else the file says
+/// ("longrope", ...), which leaves the numbers below theta and partial as they are.
 struct RopeConfig {
     std::string type = "default";
     double theta = 10000.0;
-    double partial = 1.0;  ///< share of head_dim that is rotated (partial_rotary_factor)
-    double factor = 1.0;
-    double low_freq_factor = 1.0;
-    double high_freq_factor = 4.0;
-    std::int64_t original_max_positions = 0;
+    double partial = 1.0;                     ///< share of head_dim that is rotated (partial_rotary_factor)
+    double factor = 1.0;                      ///< linear, llama3, yarn
+    double low_freq_factor = 1.0;             ///< llama3
+    double high_freq_factor = 4.0;            ///< llama3
+    double beta_fast = 32.0;                  ///< yarn
+    double beta_slow = 1.0;                   ///< yarn
+    bool truncate = true;                     ///< yarn
+    double attention_factor = 1.0;            ///< yarn
+    std::int64_t original_max_positions = 0;  ///< llama3, yarn
 };
 
 /// Mixture of experts; experts == 0 for a dense model.

@@ -86,7 +86,11 @@ private:
     // A step is far above the rounding of prices: the root mean square is at least 1/n of the largest value.
     void auction(double scale) {
         constexpr double finest = 1e-4, coarser = 6.0;
-        for (double step = scale; step > finest * scale; step /= coarser) bid(step);
+        double step = scale;
+        while (step > finest * scale) {
+            bid(step);
+            step /= coarser;
+        }
         bid(finest * scale);
     }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/dtype.hpp"
+#include "core/forward_shape.hpp"
 #include "core/range.hpp"
 #include "core/weight_family.hpp"
 
@@ -54,6 +55,7 @@ struct ModelShape {
     std::int64_t vocabulary = 0;
     std::vector<LayerShape> layers;    ///< of this run
     std::vector<WeightShape> globals;  ///< embed_tokens, and lm_head where it is a tensor of its own
+    ForwardShape forward;
     MeasureSettings settings;
 
     std::int64_t rows() const noexcept { return static_cast<std::int64_t>(layers.size()); }

@@ -7,6 +7,7 @@
 #include <numeric>
 #include <vector>
 
+#include "core/error.hpp"
 #include "kernels/weight_vectors.hpp"
 #include "measures/head_alignment.hpp"
 #include "measures/neuron_matching.hpp"
@@ -31,13 +32,17 @@ double mean_of(const std::vector<double>& numbers) {
     return sum / static_cast<double>(count);
 }
 
-/// Factors of a matrix's rows, or of o's columns, that give every head's part unit norm; 0 where it is zero.
+/// Factors of a matrix's rows, or of o's columns, that give every head's part unit norm; 0 where it is zero. Throws
+/// Error(numerics) for NaN and infinity.
 std::vector<double> head_factors(const WeightVectors& vectors, std::int64_t head_dim, Workers& workers) {
     std::vector<double> factors(at(vectors.count()));
     squared_norms(workers, vectors, factors);
     for (std::int64_t head = 0; head < vectors.count(); head += head_dim) {
         double square = 0.0;
         for (std::int64_t i = head; i < head + head_dim; ++i) square += factors[at(i)];
+        if (!std::isfinite(square))
+            throw Error(ExitCode::numerics,
+                        "attention weights hold NaN, infinity, or numbers whose squares are beyond fp64");
         std::fill_n(factors.begin() + head, head_dim, square > 0 ? 1.0 / std::sqrt(square) : 0.0);
     }
     return factors;
@@ -186,12 +191,15 @@ private:
                 tied.pairs.push_back({{o.a, part(h), true}, {o.b, part(head_of_[at(h)]), true}});
         }
         std::vector<double> of_v, of_o;
+        double open = 0.0;
         for (const TurnedResiduals& found : backend_.matrices().turned_residuals(sets, Turn::nearest)) {
+            open += found.unique ? 0.0 : 1.0 / static_cast<double>(shape_.kv_heads);
             of_v.push_back(found.residuals.front());
             of_o.insert(of_o.end(), found.residuals.begin() + 1, found.residuals.end());
         }
         residuals.of(WeightFamily::v_proj) = mean_of(of_v);
         residuals.of(WeightFamily::o_proj) = mean_of(of_o);
+        residuals.not_unique(WeightFamily::v_proj) = residuals.not_unique(WeightFamily::o_proj) = open;
     }
 
     const LayerPair& pair_;
@@ -228,8 +236,36 @@ std::int64_t aligned_attention_bytes(const PairShape& shape, Backend& backend) {
     return planes + blocks + factors + scratch;
 }
 
+namespace {
+
+// Products in f32, twice as quick; decompositions of what key heads may be to key heads, four of each (measured: hd =
+// 128).
+std::int64_t attention_flops(const PairShape& shape) {
+    const std::int64_t rows = shape.heads * shape.head_dim, of_values = shape.kv_heads * shape.head_dim;
+    constexpr std::int64_t decomposition = 120;
+    return (rows * rows + of_values * of_values) * shape.hidden +
+           4 * decomposition * of_values * of_values * shape.head_dim;
+}
+
+// Products in f32; the assignment, which one thread finds.
+std::int64_t mlp_flops(const PairShape& shape) {
+    constexpr std::int64_t assignment = 2000;
+    return shape.intermediate * shape.intermediate * (3 * shape.hidden + assignment);
+}
+
+}  // namespace
+
 Gauge function_gauge() {
-    return {"function", true, &aligned_attention, &matched_mlp, &aligned_attention_bytes, &matched_mlp_bytes};
+    Gauge gauge;
+    gauge.name = "function";
+    gauge.folded = true;
+    gauge.attention = &aligned_attention;
+    gauge.mlp = &matched_mlp;
+    gauge.attention_bytes = &aligned_attention_bytes;
+    gauge.mlp_bytes = &matched_mlp_bytes;
+    gauge.attention_flops = &attention_flops;
+    gauge.mlp_flops = &mlp_flops;
+    return gauge;
 }
 
 }  // namespace geom

@@ -1,9 +1,12 @@
 #include "measures/neuron_matching.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 
+#include "core/error.hpp"
 #include "core/large_assignment.hpp"
 #include "kernels/weight_vectors.hpp"
 
@@ -22,10 +25,11 @@ std::vector<double> norms_of(const WeightVectors& vectors, Workers& workers) {
     return norms;
 }
 
-/// 1 / ||numbers||, or 0.
+/// 1 / ||numbers||, or 0; NaN where there are such, or infinity.
 double inverse_norm(const std::vector<double>& numbers) {
     double square = 0.0;
     for (const double number : numbers) square += number * number;
+    if (!std::isfinite(square)) return not_a_number;
     return square > 0 ? 1.0 / std::sqrt(square) : 0.0;
 }
 
@@ -43,12 +47,13 @@ public:
     }
 
     void match() {
+        check_finite();
         const std::int64_t n = pair_.shape.intermediate;
         std::vector<float> values(at(n * n));
         const std::array<VectorProducts, 1> gate{products(WeightFamily::gate_proj)};
         const std::array<VectorProducts, 2> other{products(WeightFamily::up_proj), products(WeightFamily::down_proj)};
         similarities(workers_, gate, other, values);
-        neuron_ = best_large_assignment(values, n).column_of;
+        workers_.for_each(1, [&](std::int64_t, int) { assign(values); });  // the caller's thread stays awake
         set_signs();
     }
 
@@ -65,6 +70,31 @@ private:
     NeuronFactors factors(FoldedMatrix FamilyPair::*layer) const {
         return balanced_neurons(pair_.of(WeightFamily::gate_proj).*layer, pair_.of(WeightFamily::up_proj).*layer,
                                 pair_.of(WeightFamily::down_proj).*layer, workers_);
+    }
+
+    // Values are of unit vectors: what rounding leaves open is far below this.
+    void assign(const std::vector<float>& values) {
+        constexpr double closed = 1e-9;
+        LargeAssignment best = best_large_assignment(values, pair_.shape.intermediate);
+        if (std::abs(best.gap) > closed) {
+            throw Error(ExitCode::internal, fmt::format("the assignment of neurons to those of layer {} is open by {}",
+                                                        pair_.layer, best.gap));
+        }
+        neuron_ = std::move(best.column_of);
+    }
+
+    void check_finite() const {
+        for (const WeightFamily family : {WeightFamily::gate_proj, WeightFamily::up_proj, WeightFamily::down_proj}) {
+            const VectorProducts both = products(family);
+            const double sum = std::accumulate(both.a_factor.begin(), both.a_factor.end(), 0.0) +
+                               std::accumulate(both.b_factor.begin(), both.b_factor.end(), 0.0);
+            if (std::isfinite(sum)) continue;
+            throw Error(
+                ExitCode::numerics,
+                fmt::format(
+                    "{} of layer {} or the one before it holds NaN, infinity, or numbers whose squares are beyond fp64",
+                    name_of(family), pair_.layer));
+        }
     }
 
     static const std::vector<double>& of(const NeuronFactors& factors, WeightFamily family) {

@@ -16,8 +16,8 @@
 
 namespace geom {
 
-/// Factors of the rows of gate and up and of the columns of down that balance each neuron and give each matrix unit norm.
-/// Of a neuron whose u_i or d_i is zero those of both are 0; where a matrix is zero all of its factors are.
+/// Factors of the rows of gate and up and of the columns of down that balance each neuron and give each matrix unit
+/// norm. Of a neuron whose u_i or d_i is zero those of both are 0; where a matrix is zero all of its factors are.
 struct NeuronFactors {
     std::vector<double> gate, up, down;  ///< [F]
 };

@@ -32,7 +32,7 @@ bool even_weights(const LayerTensors& layer, WeightFamily norm, std::int64_t p) 
     return true;
 }
 
-/// f(row of the old matrix, row of the new one) for all rows of a matrix that the layer may lack.
+/// f(old matrix, new one of zeros, its columns), where the layer has such a matrix.
 template <class F>
 void rebuild_rows(LayerTensors& layer, WeightFamily family, std::int64_t rows, F f) {
     const auto found = layer.of.find(family);
@@ -56,9 +56,10 @@ Numbers transposed(const Numbers& matrix, std::int64_t rows) {
     return out;
 }
 
-/// As rebuild_rows of the transposed matrix: its columns.
+/// The same of a matrix's columns.
 template <class F>
 void rebuild_columns(LayerTensors& layer, WeightFamily family, std::int64_t columns, F f) {
+    if (!layer.of.contains(family)) return;
     Numbers& matrix = layer.of.at(family);
     matrix = transposed(matrix, std::ssize(matrix) / columns);
     rebuild_rows(layer, family, columns, f);

@@ -63,4 +63,21 @@ std::optional<std::int32_t> LayerWeights::exponent(WeightFamily family, Range ro
     return *largest;
 }
 
+LayerWeights LayerWeights::with(WeightFamily family, const MatrixRef& matrix) const {
+    LayerWeights out = *this;
+    for (Part& part : out.parts_) {
+        if (part.family != family || part.expert >= 0 || part.rows != Range{0, matrix.rows} || part.cols != matrix.cols)
+            continue;
+        part.dtype = matrix.dtype;
+        part.data = matrix.data;
+        // of the same size, about; any of its rows may now be the largest
+        const auto largest = std::max_element(part.exponents.begin(), part.exponents.end());
+        if (largest != part.exponents.end())
+            std::fill(part.exponents.begin(), part.exponents.end(), std::int16_t{*largest});
+        return out;
+    }
+    throw Error(ExitCode::internal,
+                fmt::format("{} of layer {} is not {} x {}", name_of(family), layer_, matrix.rows, matrix.cols));
+}
+
 }  // namespace geom

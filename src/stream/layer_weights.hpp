@@ -52,6 +52,10 @@ public:
     /// The smallest e with all magnitudes of these rows below 2^e; nothing for rows of zeros. Throws as head_block.
     std::optional<std::int32_t> exponent(WeightFamily family, Range rows) const;
 
+    /// The same layer with other elements of one matrix: `matrix` is whole, of the same shape, in the backend's memory,
+    /// and outlives what is returned. Throws Error(internal) where there is no such matrix.
+    LayerWeights with(WeightFamily family, const MatrixRef& matrix) const;
+
 private:
     friend class LayerStream;
 
