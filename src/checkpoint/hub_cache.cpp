@@ -11,6 +11,7 @@
 
 #include "checkpoint/input_file.hpp"
 #include "checkpoint/json.hpp"
+#include "checkpoint/mistaken_folder.hpp"
 #include "core/error.hpp"
 
 namespace geom {
@@ -206,6 +207,8 @@ ModelFolder resolve_model(const std::string& model, const std::string& revision)
         }
         found = resolve_folder(model);
     } else if (fs::exists(status)) {
+        if (model.ends_with(".gguf"))
+            fail(fmt::format("{}: GGUF files are not read; give the original model in safetensors", model));
         fail(fmt::format("{}: is not a folder; give the folder that holds config.json and the .safetensors files",
                          model));
     } else if (is_hub_id(model)) {
@@ -219,6 +222,8 @@ ModelFolder resolve_model(const std::string& model, const std::string& revision)
                         in_quotes(model)));
     }
     if (!fs::exists(fs::symlink_status(found.folder / "config.json", error))) {
+        const std::string instead = what_it_is_instead(found.folder);
+        if (!instead.empty()) fail(fmt::format("{}: {}", found.folder.string(), instead));
         fail(fmt::format("{}: holds no config.json; it is no model, or the download is partial; {}",
                          found.folder.string(), found.remedy));
     }
