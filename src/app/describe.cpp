@@ -43,8 +43,10 @@ std::string readable_seconds(double seconds) {
 std::string describe_model(const Checkpoint& checkpoint) {
     const ModelConfig& c = checkpoint.config();
     std::string text = fmt::format("model     {}", checkpoint.name());
-    if (!checkpoint.commit().empty())
-        text += fmt::format("  ({} @ {})", checkpoint.revision(), checkpoint.commit().substr(0, 12));
+    if (!checkpoint.commit().empty()) {
+        const std::string revision = checkpoint.revision().empty() ? "" : checkpoint.revision() + ", ";
+        text += fmt::format("  ({}commit {})", revision, checkpoint.commit().substr(0, 12));
+    }
     text += fmt::format(
         "\n          {}: {} layers, {} query heads, {} key/value heads, head_dim {}, hidden {}, intermediate {}",
         checkpoint.family().name, c.layers, c.heads, c.kv_heads, c.head_dim, c.hidden, c.intermediate);
