@@ -3,9 +3,14 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <cctype>
 #include <cmath>
+#include <cstdlib>
 #include <sstream>
 
+#include "app/mistakes.hpp"
+#include "checkpoint/families.hpp"
+#include "checkpoint/synthetic.hpp"
 #include "core/error.hpp"
 #include "measures/measure.hpp"
 
@@ -28,9 +33,10 @@ std::string footer() {
         "\nModels:\n"
         "  a folder             with config.json and safetensors shards\n"
         "  ORG/NAME             a hub id, resolved in the local cache; nothing is ever downloaded\n"
-        "  synth:SHAPE[?...]    deterministic weights: qwen3-0.6b ... llama-3.1-405b, tiny, "
-        "L28-H16-KV8-hd128-D1024-F3072;\n"
-        "                       options seed=N layers=N dtype=bf16|f16|f32|f64 drift=T iid=1, joined by &\n"
+        "  synth:SHAPE[?...]    deterministic weights of a shape below, or L28-H16-KV8-hd128-D1024-F3072;\n"
+        "                       options seed=N layers=N dtype=bf16|f16|f32|f64 drift=T iid=1, joined by &\n";
+    text += "Families: " + known_families() + "\nShapes: " + known_synthetic_shapes() + "\n";
+    text +=
         "\nExamples:\n"
         "  geom-mpi --model Qwen/Qwen3-0.6B\n"
         "  mpirun -n 2 geom-mpi --model synth:qwen3-0.6b --json -\n"
@@ -43,11 +49,13 @@ std::string footer() {
 
 // Values that CLI11 keeps as text until they have been parsed by the functions of this file.
 struct RawValues {
-    std::string layers, memory_budget, head;
+    std::vector<std::string> layers;  ///< "A:B", or A and B: an array in a file
+    std::string memory_budget, head;
 };
 
 void add_model_options(CLI::App& app, RunOptions& run) {
-    app.add_option("--model", run.model, "folder, hub id, or synth:SHAPE")->required()->type_name("MODEL");
+    app.add_option("--model", run.model, "folder, hub id (ORG/NAME or ORG/NAME@REVISION), or synth:SHAPE")
+        ->type_name("MODEL");
     app.add_option("--revision", run.revision, "branch, tag or commit of a hub id (default main)")->type_name("R");
     app.add_option("--family", run.family, "read the weights as this model family, whatever config.json says")
         ->type_name("NAME");
@@ -63,7 +71,7 @@ void add_work_options(CLI::App& app, RunOptions& run, RawValues& raw) {
     app.add_option("-m,--measures", run.measures, fmt::format("measures to run (default {})", measure_list(true)))
         ->delimiter(',')
         ->type_name("NAME,...");
-    app.add_option("--layers", raw.layers, "only layers A to B-1")->type_name("A:B");
+    app.add_option("--layers", raw.layers, "only layers A to B-1")->expected(1, 2)->type_name("A:B");
     app.add_option("--top-k", run.top_k, "singular directions to keep of each head (at most head_dim are)")
         ->capture_default_str()
         ->check(CLI::Range(1, 1 << 20))
@@ -141,8 +149,22 @@ std::string joined(int argc, const char* const* argv) {
     return line;
 }
 
+// As a shell does it, which sees neither files of options nor --option=~/path.
+void expand_home(std::string& path) {
+    const char* home = std::getenv("HOME");
+    if (home != nullptr && path.starts_with("~/")) path.replace(0, 1, home);
+}
+
 void interpret(Options& options, const RawValues& raw) {
-    if (!raw.layers.empty()) options.run.layers = parse_range("--layers", raw.layers);
+    for (std::string* path :
+         {&options.run.model, &options.run.output, &options.run.json, &options.analyze.file, &options.analyze.folder,
+          &options.synth.folder, &options.bench.model, &options.bench.json})
+        expand_home(*path);
+    if ((options.command == Command::run || options.command == Command::info) && options.run.model.empty())
+        throw Error(ExitCode::usage,
+                    "--model is required: a folder, a hub id, or synth:SHAPE; geom-mpi --help lists all options");
+    if (!raw.layers.empty())
+        options.run.layers = parse_range("--layers", fmt::format("{}", fmt::join(raw.layers, ":")));
     if (!raw.head.empty()) options.analyze.head = parse_head("--head", raw.head);
     if (!raw.memory_budget.empty()) options.run.memory_budget = parse_bytes("--memory-budget", raw.memory_budget);
     for (const std::string& name : options.run.measures) {
@@ -159,6 +181,47 @@ void interpret(Options& options, const RawValues& raw) {
 
 }  // namespace
 
+std::vector<std::string> names_of_options(const CLI::App& app) {
+    std::vector<std::string> names;
+    const auto add = [&](const CLI::App& some) {
+        for (const CLI::Option* option : some.get_options()) {
+            for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+        }
+    };
+    add(app);
+    for (const CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; })) {
+        if (sub->parsed() || sub->get_name().empty()) add(*sub);  // an option group has no name of its own
+    }
+    return names;
+}
+
+std::vector<std::string> names_of_commands(const CLI::App& app) {
+    std::vector<std::string> names;
+    for (const CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; })) {
+        if (!sub->get_name().empty()) names.push_back(sub->get_name());
+    }
+    return names;
+}
+
+void refuse_unexpected(const CLI::App& app) {
+    const std::vector<std::string> extra = app.remaining(true);
+    if (extra.empty()) return;
+    if (extra.front() == "help") throw CLI::CallForHelp();
+    throw Error(ExitCode::usage, fmt::format("{}; geom-mpi --help lists all options",
+                                             about_unexpected(extra, names_of_options(app), names_of_commands(app))));
+}
+
+// What CLI11 says of a mistake, in this program's words.
+std::string reason_of(const CLI::ParseError& error, const CLI::App& app) {
+    constexpr std::string_view unknown_key = "INI was not able to parse ";
+    const std::string reason = error.what();
+    if (!reason.starts_with(unknown_key)) return reason;
+    const std::string key = reason.substr(unknown_key.size());
+    const std::string meant = nearest_name("--" + key, names_of_options(app));
+    return fmt::format("the TOML file of --config has the key {}, which is no option{}", key,
+                       meant.empty() ? "" : fmt::format(": is {} meant?", meant.substr(2)));
+}
+
 Options parse_options(int argc, const char* const* argv) {
     Options options;
     options.command_line = joined(argc, argv);
@@ -169,6 +232,7 @@ Options parse_options(int argc, const char* const* argv) {
     app.set_config("--config", "", "read options from a TOML file (keys as the long flags)")->type_name("FILE.toml");
     app.allow_config_extras(CLI::config_extras_mode::error);
     app.require_subcommand(0, 1);
+    app.allow_extras();  // they are refused below, in words of this program
     auto* run_group = app.add_option_group("run");
     add_model_options(*run_group, options.run);
     add_work_options(*run_group, options.run, raw);
@@ -184,12 +248,11 @@ Options parse_options(int argc, const char* const* argv) {
     synth->add_option("DIR", options.synth.folder, "folder to write; must not exist or be empty")->required();
     auto* bench = app.add_subcommand("bench", "rates of this machine and of the measures on it");
     add_bench_options(*bench, options.bench);
-    // The run's own options are not needed when a subcommand is given.
-    for (CLI::App* sub : {info, analyze, synth, bench}) {
-        sub->preparse_callback([run_group](std::size_t) { run_group->get_option("--model")->required(false); });
-    }
+    for (CLI::App* sub : {info, analyze, synth, bench}) sub->allow_extras();
+    info->fallthrough();  // it takes a run's options, --config among them
     try {
         app.parse(argc, argv);
+        refuse_unexpected(app);
         if (info->parsed()) options.command = Command::info;
         if (analyze->parsed()) options.command = Command::analyze;
         if (synth->parsed()) options.command = Command::synth;
@@ -202,7 +265,7 @@ Options parse_options(int argc, const char* const* argv) {
         options.exit_code = good ? 0 : static_cast<int>(ExitCode::usage);
         options.message =
             good ? out.str()
-                 : fmt::format("geom-mpi: error: {:.1500}; geom-mpi --help lists all options\n", error.what());
+                 : fmt::format("geom-mpi: error: {:.1500}; geom-mpi --help lists all options\n", reason_of(error, app));
     } catch (const Error& error) {
         options.command = Command::nothing;
         options.exit_code = static_cast<int>(error.code());
@@ -219,11 +282,13 @@ std::int64_t parse_bytes(const std::string& option, const std::string& text) {
     } catch (const std::exception&) {
         used = 0;
     }
+    std::string suffix = text.substr(std::min(used, text.size()));
+    for (char& c : suffix) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
     static const std::vector<std::pair<std::string, double>> units = {
-        {"", 1.0},   {"B", 1.0},  {"KiB", 1024.0}, {"MiB", 1048576.0}, {"GiB", 1073741824.0}, {"TiB", 1099511627776.0},
-        {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9},     {"TB", 1e12}};
+        {"", 1.0},     {"b", 1.0},    {"kib", 0x1p10}, {"mib", 0x1p20}, {"gib", 0x1p30}, {"tib", 0x1p40}, {"k", 0x1p10},
+        {"m", 0x1p20}, {"g", 0x1p30}, {"t", 0x1p40},   {"kb", 1e3},     {"mb", 1e6},     {"gb", 1e9},     {"tb", 1e12}};
     for (const auto& [unit, factor] : units) {
-        if (used > 0 && text.substr(used) == unit && value > 0.0 && value * factor < 9e18) {
+        if (used > 0 && suffix == unit && value > 0.0 && value * factor < 9e18) {
             return static_cast<std::int64_t>(std::llround(value * factor));
         }
     }

@@ -77,7 +77,8 @@ struct Options {
 /// Parses arguments (and the file named by --config). Never exits: what CLI11 would print is in `message`.
 Options parse_options(int argc, const char* const* argv);
 
-/// "8GiB", "512MiB", "1.5e9", "4096" to bytes. Throws Error(usage) naming the option.
+/// "8GiB", "8G" (the same), "512MiB", "8GB" (8e9), "1.5e9", "4096" to bytes, in any case. Throws Error(usage) naming
+/// the option.
 std::int64_t parse_bytes(const std::string& option, const std::string& text);
 
 /// "A:B", half-open. Throws Error(usage) naming the option.

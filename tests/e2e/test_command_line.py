@@ -173,11 +173,34 @@ def test_options_come_from_a_toml_file_and_the_command_line_wins(tmp_path, ranks
         assert file["gram/gram"].shape == (3, 3, 8)
 
 
+def test_arrays_and_the_home_folder_are_understood_in_a_toml_file_and_info_reads_one(tmp_path):
+    (tmp_path / "home").mkdir()
+    text = 'model = "synth:tiny"\noutput = "~/r.h5"\nlayers = [1, 3]\nmeasures = ["gram", "heads"]\n'
+    (tmp_path / "run.toml").write_text(text + 'memory-budget = "4G"\n')
+    environment = {"HOME": str(tmp_path / "home")}
+    for arguments in (["info", "--config", "run.toml"], ["--config", "run.toml", "info"]):
+        plan = run(*arguments, folder=tmp_path, environment=environment)
+        assert plan.returncode == 0 and "budget 4.0 GiB a rank" in plan.stdout, plan.stderr
+        assert set(predicted(plan.stdout)) == {"gram", "heads"}
+    assert run("--config", "run.toml", folder=tmp_path, environment=environment).returncode == 0
+    with h5py.File(tmp_path / "home" / "r.h5") as file:
+        assert file["gram/gram"].shape == (2, 2, 4)
+
+
+def test_commands_are_found_after_options_and_help_is_one(tmp_path):
+    assert run("--model", "synth:tiny", "info", folder=tmp_path).returncode == 0
+    help_text = run("--help", folder=tmp_path).stdout
+    asked = run("help", folder=tmp_path)
+    assert asked.returncode == 0 and asked.stdout == help_text
+    for word in ["qwen3_moe", "mixtral", "llama-3.1-405b", "qwen2.5-72b"]:
+        assert word in help_text
+
+
 def test_an_unknown_key_in_the_toml_file_is_an_error(tmp_path):
     (tmp_path / "run.toml").write_text(f'model = "{MODEL}"\nlayer = "0:3"\n')
     finished = run("--config", "run.toml", folder=tmp_path)
     assert finished.returncode == 2
-    assert "layer" in finished.stderr
+    assert "TOML file" in finished.stderr and "key layer," in finished.stderr and "is layers meant?" in finished.stderr
     assert listing(tmp_path) == ["run.toml"]
 
 

@@ -86,7 +86,14 @@ def llama():
         (1, ["--config", "missing.toml"], ["missing.toml"]),
         (1, ["--model", "synth:tiny", "--add", "--overwrite"], ["--add", "--overwrite"]),
         (3, ["--model", "synth:tiny", "--add", "--resume"], ["--add", "--resume"]),
-        (1, [], ["--model"]),
+        (1, [], ["--model is required"]),
+        (1, ["info"], ["--model is required"]),
+        (1, ["--modle", "x"], ["no option --modle", "is --model meant?"]),
+        (1, ["--model", "synth:tiny", "--memory-buget=8G"], ["no option --memory-buget:", "is --memory-budget meant?"]),
+        (1, ["analyze", "r.h5", "--formt", "csv"], ["no option --formt", "is --format meant?"]),
+        (1, ["inof", "--model", "synth:tiny"], ["no command inof", "is info meant?"]),
+        (1, ["synth:tiny"], ["synth:tiny is not expected", "--model synth:tiny"]),
+        (1, ["--model", "synth:tiny", "r.h5"], ["-o r.h5", "analyze r.h5"]),
     ],
 )
 def test_a_mistake_on_the_command_line_is_one_error(tmp_path, ranks, arguments, mentions):
