@@ -62,6 +62,29 @@ std::string describe_model(const Checkpoint& checkpoint) {
     return text + "\n";
 }
 
+std::int64_t result_bytes(const Survey& survey) {
+    std::int64_t bytes = 0;
+    const Schema schema = with_derivations(survey.measured);
+    for (const Variable& variable : schema.variables) bytes += schema.bytes_of(variable);
+    return bytes;
+}
+
+std::string describe_run(const Survey& survey, const Plan& plan) {
+    const ModelShape& shape = survey.shape;
+    const std::string some = survey.layers.size() == shape.model_layers
+                                 ? ""
+                                 : fmt::format("layers {} to {} of ", survey.layers.begin, survey.layers.end - 1);
+    std::string names;
+    for (const Measure* measure : survey.measures)
+        names += fmt::format("{}{}", names.empty() ? "" : ", ", measure->name);
+    return fmt::format("model     {}, {}{} layers, {} heads, hidden {}\n", survey.checkpoint.name(), some,
+                       shape.model_layers, shape.heads, shape.hidden) +
+           fmt::format("plan      {} on {} rank{}: {} to read, {} of products; result {}, {}", names, plan.ranks.size(),
+                       plan.ranks.size() == 1 ? "" : "s", readable_bytes(static_cast<double>(plan.bytes_read())),
+                       readable_flops(static_cast<double>(plan.flops())), survey.run.file.string(),
+                       readable_bytes(static_cast<double>(result_bytes(survey))));
+}
+
 std::string describe_seconds(const Plan& plan, const MachineRates& rates) {
     std::string text;
     for (std::size_t m = 0; m < plan.input.measures.size(); ++m) {
@@ -85,6 +108,7 @@ std::string describe_plan(const Survey& survey, const Plan& plan, const MachineR
                     plan.input.device ? fmt::format(", {} of GPU memory", bytes(plan.input.device_budget)) : "");
     text += fmt::format("          predicted on this machine: {}; reading {}, exchange and writing come on top\n",
                         describe_seconds(plan, rates), bytes(plan.bytes_read()));
+    text += fmt::format("          the result has {}\n", bytes(result_bytes(survey)));
     text +=
         fmt::format("          (a rank's rates, probed in {:.2f} s: products {}/s, fp64 {}/s, copy {}/s)\n", rates.took,
                     readable_flops(rates.products), readable_flops(rates.fp64), readable_bytes(rates.copy));

@@ -110,6 +110,11 @@ void add_run_options(CLI::App& app, RunOptions& run) {
         ->excludes(resume)
         ->excludes(overwrite);
     app.add_flag("--dry-run", run.dry_run, "print the plan (owners, bytes, memory, predicted seconds) and stop");
+    app.add_option("--progress", run.progress,
+                   "bar, lines (one a minute), none, or auto: a bar where stderr, or mpirun's, is a terminal")
+        ->capture_default_str()
+        ->check(CLI::IsMember({"auto", "bar", "lines", "none"}))
+        ->type_name("NAME");
     app.add_flag("--quiet", run.quiet, "no progress, no notes");
 }
 

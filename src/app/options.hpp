@@ -18,6 +18,7 @@ struct RunOptions {
     std::string output;                 ///< MODEL.geom.h5 when empty
     std::string json;                   ///< a file, or "-"
     std::string backend = "auto";
+    std::string progress = "auto";  ///< core/progress.hpp, progress_style()
     std::optional<Range> layers;
     std::int64_t top_k = 8;
     std::int64_t anchor = -1;

@@ -171,7 +171,8 @@ void warn_of_long_run(const Survey& survey, const Plan& plan, const Communicator
 
 void run_pipeline(const RunOptions& options, const std::string& command_line, const Communicator& communicator,
                   Phases& phases) {
-    Progress progress(options.quiet || communicator.rank() != 0);
+    const bool speaks = !options.quiet && communicator.rank() == 0;
+    Progress progress(speaks ? progress_style(options.progress) : ProgressStyle::none, speaks);
     const Survey survey = agreed_survey(options, communicator);
     if (const std::string left_idle = idle_gpus(survey); !left_idle.empty()) progress.note(left_idle);
     const bool overwrite = options.overwrite || options.add;
@@ -196,6 +197,7 @@ void run_pipeline(const RunOptions& options, const std::string& command_line, co
     Recorder recorder(survey.run, communicator, options.fresh);
     const Plan plan = agreed_plan(survey, recorder.done(), communicator);
     if (!recorder.damage().empty()) progress.note("geom-mpi: the journal is damaged: " + recorder.damage());
+    progress.note(describe_run(survey, plan));
     if (!recorder.done().empty())
         progress.note(fmt::format("geom-mpi: going on from the journal: {} units are done", recorder.done().size()));
     if (recorder.left_alone() > 0)

@@ -14,7 +14,7 @@ MODEL = golden("qwen3-tiny")
 RANKS = pytest.mark.parametrize("ranks", [1, 3])
 
 OPTIONS = """--model --revision --family -m --measures --layers --backend --memory-budget --threads -o --output
---overwrite --resume --fresh --add --anchor --json --deadline --dry-run --quiet --config --version --help"""
+--overwrite --resume --fresh --add --anchor --json --deadline --dry-run --progress --quiet --config --version --help"""
 
 
 @RANKS
