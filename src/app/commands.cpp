@@ -6,6 +6,7 @@
 
 #include "app/analyze.hpp"
 #include "app/bench.hpp"
+#include "app/page.hpp"
 #include "app/pipeline.hpp"
 #include "checkpoint/synthetic.hpp"
 #include "mpi/agreement.hpp"
@@ -22,8 +23,10 @@ void write_synthetic(const SynthOptions& options) {
 }
 
 void print_plan(const RunOptions& options, const Communicator& communicator) {
-    const std::string text = dry_run(options, communicator);
-    if (communicator.rank() == 0) fmt::print("{}", text);
+    const PlanReport report = dry_run(options, communicator);
+    agree_on(communicator, [&] {
+        if (communicator.rank() == 0) print_both(report.text, report.object, options.json);
+    });
 }
 
 }  // namespace

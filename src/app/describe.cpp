@@ -98,14 +98,17 @@ std::string describe_seconds(const Plan& plan, const MachineRates& rates) {
 
 std::string describe_plan(const Survey& survey, const Plan& plan, const MachineRates& rates) {
     const auto bytes = [](std::int64_t n) { return readable_bytes(static_cast<double>(n)); };
+    const auto budget = [&](std::int64_t n) {
+        constexpr std::int64_t no_machine_has = std::int64_t{1} << 60;
+        return n < no_machine_has ? bytes(n) + " a rank" : "none";
+    };
     std::string text =
         fmt::format("plan      {} rank{}, {} pass{} over the weights, {} read, {} of products ({})\n",
                     plan.ranks.size(), plan.ranks.size() == 1 ? "" : "s", plan.passes, plan.passes == 1 ? "" : "es",
                     bytes(plan.bytes_read()), readable_flops(static_cast<double>(plan.flops())), survey.format.path);
-    text +=
-        fmt::format("          imbalance (largest over mean): loading {:.2f}, products {:.2f}; budget {} a rank{}\n",
-                    plan.load_imbalance(), plan.flops_imbalance(), bytes(plan.input.budget),
-                    plan.input.device ? fmt::format(", {} of GPU memory", bytes(plan.input.device_budget)) : "");
+    text += fmt::format("          imbalance (largest over mean): loading {:.2f}, products {:.2f}; budget {}{}\n",
+                        plan.load_imbalance(), plan.flops_imbalance(), budget(plan.input.budget),
+                        plan.input.device ? fmt::format(", of GPU memory {}", budget(plan.input.device_budget)) : "");
     text += fmt::format("          predicted on this machine: {}; reading {}, exchange and writing come on top\n",
                         describe_seconds(plan, rates), bytes(plan.bytes_read()));
     text += fmt::format("          the result has {}\n", bytes(result_bytes(survey)));
@@ -125,7 +128,9 @@ std::string describe_plan(const Survey& survey, const Plan& plan, const MachineR
         text += fmt::format("{:>6} {:>10} {:>10} {:>10} {:>14} {:>10} {:>12} {:>11}", r, loads_of(rank, survey.shape),
                             heads_of(rank), bytes(rank.bytes_read), readable_flops(static_cast<double>(rank.flops())),
                             bytes(rank.memory.total()), bytes(computing.blocks), bytes(computing.stream));
-        if (plan.input.device) text += fmt::format(" {:>10}  {}", bytes(rank.device.total()), survey.machine.places[r]);
+        if (plan.input.device)
+            text += fmt::format(" {:>10}  {}", bytes(rank.device.total()),
+                                r < survey.machine.places.size() ? survey.machine.places[r] : "elsewhere");
         text += "\n";
     }
     if (plan.ranks.size() > shown) text += fmt::format("{:>6} and {} more\n", "...", plan.ranks.size() - shown);

@@ -246,6 +246,11 @@ Options parse_options(int argc, const char* const* argv) {
     auto* info = app.add_subcommand("info", "what a checkpoint holds, and what a run would cost");
     add_model_options(*info, options.run);
     add_work_options(*info, options.run, raw);
+    info->add_option("--ranks", options.run.ranks, "plan for so many ranks (default: those that mpirun starts)")
+        ->check(CLI::Range(1, 1 << 20))
+        ->type_name("N");
+    info->add_option("--json", options.run.json, "write the plan as a JSON object to FILE, or to stdout for -")
+        ->type_name("FILE|-");
     auto* analyze = app.add_subcommand("analyze", "print the tables of a finished result");
     add_analyze_options(*analyze, options.analyze, raw);
     auto* synth = app.add_subcommand("synth", "write a synthetic checkpoint");

@@ -24,6 +24,7 @@ struct RunOptions {
     std::int64_t anchor = -1;
     std::int64_t memory_budget = 0;  ///< bytes a rank; 0: what the node gives
     int threads = 0;                 ///< a rank; 0: what the node gives
+    int ranks = 0;                   ///< that info plans for; 0: those that are there
     double deadline = 600.0;
     bool overwrite = false;
     bool dry_run = false;

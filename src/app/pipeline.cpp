@@ -5,11 +5,13 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <limits>
 #include <optional>
 
 #include "app/choose_backend.hpp"
 #include "app/describe.hpp"
 #include "app/page.hpp"
+#include "app/plan_object.hpp"
 #include "app/probe.hpp"
 #include "app/publish.hpp"
 #include "app/schedule.hpp"
@@ -226,13 +228,26 @@ void run_pipeline(const RunOptions& options, const std::string& command_line, co
     });
 }
 
-std::string dry_run(const RunOptions& options, const Communicator& communicator) {
+PlanReport dry_run(const RunOptions& options, const Communicator& communicator) {
     RunOptions nothing_computed = options;
     nothing_computed.dry_run = true;
-    const Survey survey = agreed_survey(nothing_computed, communicator);
-    const Plan plan = agreed_plan(survey, {}, communicator);
+    Survey survey = agreed_survey(nothing_computed, communicator);
+    const int ranks = options.ranks > 0 ? options.ranks : communicator.size();
+    std::string too_small;
+    Plan plan;
+    agree_on(communicator, [&] {
+        try {
+            plan = make_plan(survey, {}, ranks);
+        } catch (const Error& error) {
+            if (error.code() != ExitCode::usage || options.memory_budget > 0) throw;
+            too_small = fmt::format("note      more than this machine has: {}\n", error.what());
+            survey.machine.budget = survey.machine.device_budget = std::numeric_limits<std::int64_t>::max() / 2;
+            plan = make_plan(survey, {}, ranks);
+        }
+    });
     const MachineRates rates = probe(*survey.backend, survey.format, communicator);
-    return describe_model(survey.checkpoint) + describe_plan(survey, plan, rates);
+    return {describe_model(survey.checkpoint) + too_small + describe_plan(survey, plan, rates),
+            plan_object(survey, plan, rates)};
 }
 
 }  // namespace geom

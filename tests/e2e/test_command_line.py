@@ -97,6 +97,41 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(tmp_path, ranks):
     assert without_machine(info.stdout).split() == without_machine(finished.stdout).split()
 
 
+@pytest.mark.parametrize("command", [["info", "--ranks", "3"], ["--dry-run"]])
+def test_a_plan_is_an_object_too(tmp_path, command):
+    ranks = 1 if command[0] == "info" else 3
+    finished = run(*command, "--model", MODEL, "--json", "-", ranks=ranks, folder=tmp_path)
+    plan = json.loads(finished.stdout)
+    assert "imbalance" in finished.stderr and listing(tmp_path) == []
+    assert plan["ranks"] == 3 == len(plan["by_rank"]) and plan["layers"] == [0, 6]
+    assert plan["bytes_read"] == sum(rank["bytes_read"] for rank in plan["by_rank"])
+    assert set(plan["predicted_seconds"]) == {"gram", "heads", "match", "spectra"}
+    assert run("--model", MODEL, "-o", "r.h5", folder=tmp_path).returncode == 0
+    assert 0 < (tmp_path / "r.h5").stat().st_size - plan["result_bytes"] < 1 << 18, "names and texts come on top"
+
+
+def test_a_plan_for_more_than_this_machine_has_is_printed_and_says_so(tmp_path):
+    model = ["info", "--model", "synth:llama-3.1-405b"]
+    alone = run(*model, folder=tmp_path)
+    assert alone.returncode == 0, alone.stderr
+    assert "126 layers" in alone.stdout and "the result has" in alone.stdout
+    if "more than this machine has" in alone.stdout:
+        assert "budget none" in alone.stdout
+    many = json.loads(run(*model, "--ranks", 64, "--json", "-", folder=tmp_path).stdout)
+    assert len(many["by_rank"]) == 64 and max(rank["memory"] for rank in many["by_rank"]) < 2**37
+    assert run(*model, "--memory-budget", "64MiB", folder=tmp_path).returncode == 2, "a budget that was given counts"
+
+
+def test_a_plan_that_cannot_be_written_is_an_error(tmp_path):
+    with open("/dev/full", "w") as full:
+        command = [PROGRAM, "info", "--model", MODEL, "--json", "-"]
+        for arguments in (command, command[:4]):
+            finished = subprocess.run(
+                arguments, cwd=tmp_path, env=ENVIRONMENT, stdout=full, stderr=subprocess.PIPE, text=True
+            )
+            assert finished.returncode == 5, finished.stderr
+
+
 def predicted(text):
     """Seconds of every measure, as the plan predicts them."""
     line = re.search(r"predicted on this machine: (.*); reading", text)[1]
