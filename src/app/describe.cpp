@@ -74,15 +74,16 @@ std::string describe_run(const Survey& survey, const Plan& plan) {
     const std::string some = survey.layers.size() == shape.model_layers
                                  ? ""
                                  : fmt::format("layers {} to {} of ", survey.layers.begin, survey.layers.end - 1);
+    const auto flops = static_cast<double>(plan.flops());
     std::string names;
     for (const Measure* measure : survey.measures)
         names += fmt::format("{}{}", names.empty() ? "" : ", ", measure->name);
     return fmt::format("model     {}, {}{} layers, {} heads, hidden {}\n", survey.checkpoint.name(), some,
                        shape.model_layers, shape.heads, shape.hidden) +
-           fmt::format("plan      {} on {} rank{}: {} to read, {} of products; result {}, {}", names, plan.ranks.size(),
+           fmt::format("plan      {} on {} rank{}: {} to read{}; result {}, {}", names, plan.ranks.size(),
                        plan.ranks.size() == 1 ? "" : "s", readable_bytes(static_cast<double>(plan.bytes_read())),
-                       readable_flops(static_cast<double>(plan.flops())), survey.run.file.string(),
-                       readable_bytes(static_cast<double>(result_bytes(survey))));
+                       flops > 0.0 ? fmt::format(", {} of products", readable_flops(flops)) : "",
+                       survey.run.file.string(), readable_bytes(static_cast<double>(result_bytes(survey))));
 }
 
 std::string describe_seconds(const Plan& plan, const MachineRates& rates) {

@@ -8,10 +8,11 @@
 #include <cstdlib>
 #include <sstream>
 
-#include "app/mistakes.hpp"
+#include "app/version.hpp"
 #include "checkpoint/families.hpp"
 #include "checkpoint/synthetic.hpp"
 #include "core/error.hpp"
+#include "core/mistakes.hpp"
 #include "measures/measure.hpp"
 
 namespace geom {
@@ -72,9 +73,9 @@ void add_work_options(CLI::App& app, RunOptions& run, RawValues& raw) {
         ->delimiter(',')
         ->type_name("NAME,...");
     app.add_option("--layers", raw.layers, "only layers A to B-1")->expected(1, 2)->type_name("A:B");
-    app.add_option("--top-k", run.top_k, "singular directions to keep of each head (at most head_dim are)")
+    app.add_option("--top-k", run.top_k, "singular directions to keep of each head (at most head_dim are; 0: none)")
         ->capture_default_str()
-        ->check(CLI::Range(1, 1 << 20))
+        ->check(CLI::Range(0, 1 << 20))
         ->type_name("K");
     app.add_flag("--legacy", run.legacy, "also what earlier scripts made of these measures, in the group legacy");
     app.add_option("--anchor", run.anchor, "decoder layer that the analysis compares the others with; -1: the last")
@@ -233,7 +234,7 @@ Options parse_options(int argc, const char* const* argv) {
     RawValues raw;
     CLI::App app("geom-mpi: the geometry of a large language model's weights, in one HDF5 file", "geom-mpi");
     app.footer(footer());
-    app.set_version_flag("--version", "geom-mpi " GEOM_VERSION);
+    app.set_version_flag("--version", program_version());
     app.set_config("--config", "", "read options from a TOML file (keys as the long flags)")->type_name("FILE.toml");
     app.allow_config_extras(CLI::config_extras_mode::error);
     app.require_subcommand(0, 1);

@@ -16,6 +16,7 @@
 #include "app/publish.hpp"
 #include "app/schedule.hpp"
 #include "app/survey.hpp"
+#include "app/version.hpp"
 #include "core/error.hpp"
 #include "core/host_name.hpp"
 #include "core/progress.hpp"
@@ -72,12 +73,34 @@ std::vector<std::string> library_versions(const Survey& survey, const std::strin
     return versions;
 }
 
+// Of every family of the first layer, with "{layer}" for its number, and of the globals: "q_proj model.layers. ...".
+std::vector<std::string> tensor_names(const Survey& survey) {
+    std::vector<std::string> names;
+    const std::int64_t first = survey.layers.begin;
+    const auto add = [&](WeightFamily family, std::int64_t layer, std::int64_t expert) {
+        std::string name = survey.checkpoint.weight(family, layer, expert).tensor;
+        const std::string number = fmt::format("layers.{}.", first), of_expert = ".experts.0.";
+        if (const auto at = name.find(number); at != std::string::npos)
+            name.replace(at, number.size(), "layers.{layer}.");
+        if (const auto at = name.find(of_expert); at != std::string::npos && expert == 0)
+            name.replace(at, of_expert.size(), ".experts.{expert}.");
+        names.push_back(fmt::format("{} {}", name_of(family), name));
+    };
+    for (const WeightShape& weight : survey.shape.at(0).weights) {
+        if (weight.expert <= 0) add(weight.family, first, weight.expert);
+    }
+    for (const WeightShape& global : survey.shape.globals) add(global.family, -1, -1);
+    return names;
+}
+
 RunRecord record_of(const Survey& survey, const Plan& plan, const Schedule& schedule, const Recorder& recorder,
                     const std::string& command_line, const Communicator& communicator) {
     const Checkpoint& checkpoint = survey.checkpoint;
     const Reader& reader = schedule.reader();
     RunRecord run;
     run.program_version = GEOM_VERSION;
+    run.program_commit = program_commit();
+    run.tensors = tensor_names(survey);
     run.command_line = command_line;
     run.model = checkpoint.name();
     run.revision = checkpoint.revision();

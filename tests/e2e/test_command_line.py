@@ -1,12 +1,14 @@
 """What a person and a script see of the program: help, summary, JSON, plans, a file of options."""
 
 import json
+import os
+import pathlib
 import re
 import subprocess
 
 import numpy as np
 import pytest
-from conftest import ENVIRONMENT, GOLDEN, PROGRAM, golden, listing, run
+from conftest import ENVIRONMENT, GOLDEN, PROGRAM, datasets, golden, listing, run
 
 h5py = pytest.importorskip("h5py")
 
@@ -35,7 +37,42 @@ def test_every_command_has_help(tmp_path):
 
 
 def test_version_is_a_number(tmp_path):
-    assert re.fullmatch(r"geom-mpi \d+\.\d+\.\d+\n", run("--version", folder=tmp_path).stdout)
+    said = run("--version", folder=tmp_path).stdout
+    assert re.fullmatch(r"geom-mpi \d+\.\d+\.\d+( \(commit [0-9a-f]{7,40}\+?\))?\n", said)
+    here = pathlib.Path(__file__).resolve().parent
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True)
+    if head.returncode == 0 and "GEOM_BUILD" in os.environ:  # built from this very repository, as ctest does it
+        assert said.split("commit ")[1].rstrip("+)\n") == head.stdout[:12]
+
+
+def test_the_file_says_which_program_made_it_and_how_tensors_and_key_heads_are_called(tmp_path):
+    assert run("--model", golden("qwen3moe-tiny"), "-o", "r.h5", folder=tmp_path).returncode == 0
+    with h5py.File(tmp_path / "r.h5") as file:
+        assert file.attrs["program_commit"] in run("--version", folder=tmp_path).stdout
+        names = dict(line.split(" ") for line in file.attrs["tensors"])
+        assert names["q_proj"] == "model.layers.{layer}.self_attn.q_proj.weight"
+        assert names["gate_proj"] == "model.layers.{layer}.mlp.experts.{expert}.gate_proj.weight"
+        assert names["embed_tokens"] == "model.embed_tokens.weight"
+        config = json.loads(file.attrs["config"])
+        heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
+        assert file["kv_head"][()].tolist() == [head // (heads // kv_heads) for head in range(heads)]
+        coordinates = []
+        file.visititems(
+            lambda path, item: coordinates.append(item) if item.attrs.get("CLASS") == b"DIMENSION_SCALE" else None
+        )
+        named = [scale for scale in coordinates if not scale.attrs["NAME"].startswith(b"This is a netCDF dimension")]
+        assert named and all(scale.attrs["units"] == "1" and scale.attrs["long_name"] for scale in named)
+
+
+def test_no_directions_are_kept_when_none_are_asked_for(tmp_path):
+    assert run("--model", MODEL, "-o", "without.h5", "--top-k", 0, folder=tmp_path).returncode == 0
+    assert run("--model", MODEL, "-o", "with.h5", folder=tmp_path).returncode == 0
+    without, whole = datasets(tmp_path / "without.h5"), datasets(tmp_path / "with.h5")
+    gone = set(whole) - set(without)
+    assert {"heads/right_dirs", "heads/left_dirs", "direction", "hidden", "analysis/angle_mean_cos"} <= gone
+    assert all("dirs" in name or "angle" in name or "overlap" in name for name in gone - {"direction", "hidden"})
+    assert without.items() <= whole.items(), "the rest is the same to the bit"
+    assert run("analyze", "without.h5", folder=tmp_path).returncode == 0
 
 
 @RANKS
@@ -254,6 +291,13 @@ def test_a_synthetic_checkpoint_is_written_once_by_several_ranks(tmp_path):
     assert {"model/config.json", "model/model.safetensors"} <= set(listing(tmp_path))
     again = run("synth", "tiny", "model", ranks=3, folder=tmp_path)
     assert again.returncode == 5 and again.stderr.count("geom-mpi: error:") == 1
+
+
+def test_memory_stays_within_what_was_planned_with_many_directions(tmp_path):
+    """32 MiB of directions a layer, which go through the journal while the next ones are computed."""
+    line = ["--model", "synth:L6-H16-KV8-hd64-D4096-F64-V64", "-m", "heads", "--top-k", 64, "-o", "out.h5"]
+    about = json.loads(run(*line, "--json", "-", "--threads", 2, folder=tmp_path).stdout)
+    assert about["peak_memory"] <= 1.02 * about["planned_memory"]
 
 
 def test_memory_stays_within_what_was_planned(tmp_path):

@@ -78,7 +78,9 @@ def test_the_most_and_least_alike_layers_are_named_on_the_page_and_in_the_object
 def test_heads_and_spectra_alone_have_findings_and_their_numbers_are_in_the_object(runs):
     result = runs(TRAINED, "-m", "heads,spectra")
     ranks, summary = result["heads/eff_rank"], result.about["summary"]
-    mean, most = numbers(r"^heads +effective rank ([\d.]+) of at most (\d+) on average", "\n".join(result.stdout.splitlines()[3:]))
+    mean, most = numbers(
+        r"^heads +effective rank ([\d.]+) of at most (\d+) on average", "\n".join(result.stdout.splitlines()[3:])
+    )
     assert mean == pytest.approx(ranks.mean(), abs=0.05) and most == result["heads/singular_values"].shape[-1]
     lowest = np.unravel_index(np.argmin(ranks), ranks.shape)
     assert numbers(r"lowest layer (\d+) head (\d+) ", result.stdout) == list(lowest)

@@ -52,9 +52,13 @@ def test_a_bar_is_drawn_on_a_terminal_and_through_mpirun_and_does_not_wrap(tmp_p
 
 def test_model_and_plan_are_said_at_once(tmp_path):
     for ranks in (1, 2):
-        seen = run("--model", MODEL, "-o", "r.h5", "--overwrite", "--layers", "1:3", ranks=ranks, folder=tmp_path).stderr
+        seen = run(
+            "--model", MODEL, "-o", "r.h5", "--overwrite", "--layers", "1:3", ranks=ranks, folder=tmp_path
+        ).stderr
         assert re.search(r"^model     synth:\S+, layers 1 to 2 of 4 layers, 4 heads, hidden 512$", seen, re.M)
-        assert re.search(rf"^plan      gram.* on {ranks} rank.* to read, .* of products; result r.h5, .*iB$", seen, re.M)
+        assert re.search(
+            rf"^plan      gram.* on {ranks} rank.* to read, .* of products; result r.h5, .*iB$", seen, re.M
+        )
 
 
 @pytest.mark.parametrize(

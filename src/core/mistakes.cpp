@@ -1,4 +1,4 @@
-#include "app/mistakes.hpp"
+#include "core/mistakes.hpp"
 
 #include <fmt/format.h>
 
