@@ -7,6 +7,7 @@
 #include "app/analyze.hpp"
 #include "app/bench.hpp"
 #include "app/machine.hpp"
+#include "app/page.hpp"
 #include "app/pipeline.hpp"
 #include "app/selfcheck.hpp"
 #include "checkpoint/synthetic.hpp"
@@ -24,8 +25,10 @@ void write_synthetic(const SynthOptions& options) {
 }
 
 void print_plan(const RunOptions& options, const Communicator& communicator) {
-    const std::string text = dry_run(options, communicator);
-    if (communicator.rank() == 0) fmt::print("{}", text);
+    const PlanReport report = dry_run(options, communicator);
+    agree_on(communicator, [&] {
+        if (communicator.rank() == 0) print_both(report.text, report.object, options.json);
+    });
 }
 
 void run_selfcheck(const SelfcheckOptions& options, const Communicator& communicator) {

@@ -18,12 +18,14 @@ struct RunOptions {
     std::string output;                 ///< MODEL.geom.h5 when empty
     std::string json;                   ///< a file, or "-"
     std::string backend = "auto";
+    std::string progress = "auto";  ///< core/progress.hpp, progress_style()
     std::optional<Range> layers;
     std::optional<Range> block;  ///< layers that variation is summarised over; `layers` when not given
     std::int64_t top_k = 8;
     std::int64_t anchor = -1;
     std::int64_t memory_budget = 0;  ///< bytes a rank; 0: what the node gives
     int threads = 0;                 ///< a rank; 0: what the node gives
+    int ranks = 0;                   ///< that info plans for; 0: those that are there
     double deadline = 600.0;
     bool overwrite = false;
     bool dry_run = false;
@@ -87,7 +89,8 @@ struct Options {
 /// Parses arguments (and the file named by --config). Never exits: what CLI11 would print is in `message`.
 Options parse_options(int argc, const char* const* argv);
 
-/// "8GiB", "512MiB", "1.5e9", "4096" to bytes. Throws Error(usage) naming the option.
+/// "8GiB", "8G" (the same), "512MiB", "8GB" (8e9), "1.5e9", "4096" to bytes, in any case. Throws Error(usage) naming
+/// the option.
 std::int64_t parse_bytes(const std::string& option, const std::string& text);
 
 /// "A:B", half-open. Throws Error(usage) naming the option.

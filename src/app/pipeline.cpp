@@ -5,15 +5,18 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <limits>
 #include <optional>
 
 #include "app/choose_backend.hpp"
 #include "app/describe.hpp"
 #include "app/page.hpp"
+#include "app/plan_object.hpp"
 #include "app/probe.hpp"
 #include "app/publish.hpp"
 #include "app/schedule.hpp"
 #include "app/survey.hpp"
+#include "app/version.hpp"
 #include "core/error.hpp"
 #include "core/host_name.hpp"
 #include "core/progress.hpp"
@@ -71,12 +74,34 @@ std::vector<std::string> library_versions(const Survey& survey, const std::strin
     return versions;
 }
 
+// Of every family of the first layer, with "{layer}" for its number, and of the globals: "q_proj model.layers. ...".
+std::vector<std::string> tensor_names(const Survey& survey) {
+    std::vector<std::string> names;
+    const std::int64_t first = survey.layers.begin;
+    const auto add = [&](WeightFamily family, std::int64_t layer, std::int64_t expert) {
+        std::string name = survey.checkpoint.weight(family, layer, expert).tensor;
+        const std::string number = fmt::format("layers.{}.", first), of_expert = ".experts.0.";
+        if (const auto at = name.find(number); at != std::string::npos)
+            name.replace(at, number.size(), "layers.{layer}.");
+        if (const auto at = name.find(of_expert); at != std::string::npos && expert == 0)
+            name.replace(at, of_expert.size(), ".experts.{expert}.");
+        names.push_back(fmt::format("{} {}", name_of(family), name));
+    };
+    for (const WeightShape& weight : survey.shape.at(0).weights) {
+        if (weight.expert <= 0) add(weight.family, first, weight.expert);
+    }
+    for (const WeightShape& global : survey.shape.globals) add(global.family, -1, -1);
+    return names;
+}
+
 RunRecord record_of(const Survey& survey, const Plan& plan, const Schedule& schedule, const Recorder& recorder,
                     const std::string& command_line, const Communicator& communicator) {
     const Checkpoint& checkpoint = survey.checkpoint;
     const Reader& reader = schedule.reader();
     RunRecord run;
     run.program_version = GEOM_VERSION;
+    run.program_commit = program_commit();
+    run.tensors = tensor_names(survey);
     run.command_line = command_line;
     run.model = checkpoint.name();
     run.revision = checkpoint.revision();
@@ -174,7 +199,8 @@ void warn_of_long_run(const Survey& survey, const Plan& plan, const Communicator
 
 void run_pipeline(const RunOptions& options, const std::string& command_line, const Communicator& communicator,
                   Phases& phases) {
-    Progress progress(options.quiet || communicator.rank() != 0);
+    const bool speaks = !options.quiet && communicator.rank() == 0;
+    Progress progress(speaks ? progress_style(options.progress) : ProgressStyle::none, speaks);
     const Survey survey = agreed_survey(options, communicator);
     if (const std::string left_idle = idle_gpus(survey); !left_idle.empty()) progress.note(left_idle);
     const bool overwrite = options.overwrite || options.add;
@@ -199,6 +225,7 @@ void run_pipeline(const RunOptions& options, const std::string& command_line, co
     Recorder recorder(survey.run, communicator, options.fresh);
     const Plan plan = agreed_plan(survey, recorder.done(), communicator);
     if (!recorder.damage().empty()) progress.note("geom-mpi: the journal is damaged: " + recorder.damage());
+    progress.note(describe_run(survey, plan));
     if (!recorder.done().empty())
         progress.note(fmt::format("geom-mpi: going on from the journal: {} units are done", recorder.done().size()));
     if (recorder.left_alone() > 0)
@@ -227,13 +254,26 @@ void run_pipeline(const RunOptions& options, const std::string& command_line, co
     });
 }
 
-std::string dry_run(const RunOptions& options, const Communicator& communicator) {
+PlanReport dry_run(const RunOptions& options, const Communicator& communicator) {
     RunOptions nothing_computed = options;
     nothing_computed.dry_run = true;
-    const Survey survey = agreed_survey(nothing_computed, communicator);
-    const Plan plan = agreed_plan(survey, {}, communicator);
+    Survey survey = agreed_survey(nothing_computed, communicator);
+    const int ranks = options.ranks > 0 ? options.ranks : communicator.size();
+    std::string too_small;
+    Plan plan;
+    agree_on(communicator, [&] {
+        try {
+            plan = make_plan(survey, {}, ranks);
+        } catch (const Error& error) {
+            if (error.code() != ExitCode::usage || options.memory_budget > 0) throw;
+            too_small = fmt::format("note      more than this machine has: {}\n", error.what());
+            survey.machine.budget = survey.machine.device_budget = std::numeric_limits<std::int64_t>::max() / 2;
+            plan = make_plan(survey, {}, ranks);
+        }
+    });
     const MachineRates rates = probe(*survey.backend, survey.format, communicator);
-    return describe_model(survey.checkpoint) + describe_plan(survey, plan, rates);
+    return {describe_model(survey.checkpoint) + too_small + describe_plan(survey, plan, rates),
+            plan_object(survey, plan, rates)};
 }
 
 }  // namespace geom

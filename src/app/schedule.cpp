@@ -41,7 +41,8 @@ Schedule::Schedule(const Survey& survey, const Plan& plan, Recorder& recorder, c
       progress_(progress),
       reader_(survey.checkpoint.files(), Reader::threads_for(survey.checkpoint.files(), survey.machine.threads),
               survey.checkpoint.stamps()),
-      heartbeat_(communicator, progress, phases, [this] { return reader_.bytes_read() + survey_.backend->progress(); }),
+      heartbeat_(communicator, progress, phases, journal_folder(survey.run.file).string(),
+                 [this] { return reader_.bytes_read() + survey_.backend->progress(); }),
       context_{survey.shape, survey.run.schema, *survey.backend,
                [this](UnitResult result) { record(std::move(result)); }} {
     for (const Measure* measure : survey.measures) works_.push_back(measure->start(context_));
@@ -168,7 +169,7 @@ const LayerWeights* Schedule::next_load(Failure& failure) {
 void Schedule::sweep(std::int64_t pass, HeadStore& blocks) {
     const std::int64_t rounds = plan_.rounds(pass);
     if (rounds == 0) return;
-    progress_.begin("load", static_cast<double>(mine().bytes_read) / static_cast<double>(plan_.passes), "B");
+    progress_.begin("load", "weights", static_cast<double>(mine().bytes_read) / static_cast<double>(plan_.passes), "B");
     begin_stream(pass == 0 ? mine().loads : mine().later_loads, pass, pass == 0 ? mine().slots : 2);
     for (std::int64_t round = 0; round < rounds; ++round) {
         const std::int64_t before = reader_.bytes_read();
@@ -301,7 +302,7 @@ void Schedule::look_at_pairs(std::int64_t pass, const HeadStore& blocks) {
     const std::int64_t rounds = plan_.pair_rounds(pass);
     if (rounds == 0) return;
     const double flops = static_cast<double>(mine().flops()) / static_cast<double>(plan_.passes);
-    progress_.begin("products", flops, "FLOP");
+    progress_.begin("products", "pairs of heads", flops, "FLOP");
     Failure failure;
     for (std::int64_t round = 0; round < rounds; ++round) {
         failure.keep([&] { heartbeat_.stop_if_asked(); });

@@ -6,6 +6,7 @@
 
 #include "checkpoint/input_file.hpp"
 #include "checkpoint/json.hpp"
+#include "checkpoint/mistaken_folder.hpp"
 #include "checkpoint/safetensors.hpp"
 #include "core/error.hpp"
 
@@ -64,6 +65,7 @@ void check_all_present(const ShardIndex& index, const fs::path& folder, const st
 }
 
 [[noreturn]] void fail_without_weights(const fs::path& folder, const std::string& remedy) {
+    if (const std::string instead = what_it_is_instead(folder); !instead.empty()) fail(folder.string(), instead);
     for (const char* other : {"pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth"}) {
         if (!is_there(folder / other)) continue;
         fail(folder.string(),

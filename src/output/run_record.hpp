@@ -21,6 +21,8 @@ struct PhaseTime {
 /// The facts of a run, over all ranks.
 struct RunRecord {
     std::string program_version, command_line;
+    std::string program_commit;         ///< "" when it is not known
+    std::vector<std::string> tensors;   ///< "FAMILY NAME" of a layer and the model, with "{layer}" and "{expert}"
     std::vector<std::string> versions;  ///< of libraries: "mpi Open MPI v4.1.4"
     // of the model
     std::string model, revision, commit, config, fingerprint, dtype;

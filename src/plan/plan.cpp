@@ -202,7 +202,12 @@ private:
     struct Numbers {
         std::int64_t held = 0;  // all that a rank has at the end
         std::int64_t sent = 0;  // of one variable
+        std::int64_t unit = 0;  // of the largest unit
     };
+
+    // Of a unit that is being computed and of one that is being written down: in the measure's hands, waiting for the
+    // journal, held by it, as its record and framed.
+    static constexpr std::int64_t copies_of_unit = 5;
 
     // A rank has what it computes and its share of what a journal gave back.
     Numbers numbers_of(const RankPlan& mine) const {
@@ -218,6 +223,7 @@ private:
                 return static_cast<std::int64_t>(share * static_cast<double>(bytes));
             };
             numbers.held += of(measure.result_bytes);
+            if (mine.units[m] > 0) numbers.unit = std::max(numbers.unit, measure.result_bytes / measure.units);
             numbers.sent = std::max(numbers.sent, of(measure.largest_variable));
         }
         return numbers;
@@ -230,7 +236,7 @@ private:
         host.process = in.process_bytes;
         host.stream = in_flight;
         const Numbers numbers = numbers_of(mine);
-        host.results = numbers.held + need_.kept_host + 2 * state_;
+        host.results = numbers.held + copies_of_unit * numbers.unit + need_.kept_host + 2 * state_;
         // They are written a variable at a time: what this rank has of it, on its way, and what it writes.
         host.transit = std::max(numbers.sent, in.largest_variable / in.ranks) + in.largest_variable / in.ranks;
         if (in.device) device.process = in.device_process_bytes;

@@ -44,7 +44,11 @@ def say(text):
 
 
 def call(command, folder, check=True):
-    finished = subprocess.run([str(part) for part in command], cwd=folder, capture_output=True, text=True)
+    allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"} if os.geteuid() == 0 else {}
+    environment = {**os.environ, **allowed}
+    finished = subprocess.run(
+        [str(part) for part in command], cwd=folder, env=environment, capture_output=True, text=True
+    )
     if not check:
         return finished
     if finished.returncode != 0:

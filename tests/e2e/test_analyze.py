@@ -656,7 +656,8 @@ def allocated(file, path, dtype, shape):
     properties.set_layout(h5py.h5d.CONTIGUOUS)
     properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    file.require_group(path.split("/")[0])
+    if "/" in path:
+        file.require_group(path.split("/")[0])
     space = h5py.h5s.create_simple(shape) if shape else h5py.h5s.create(h5py.h5s.SCALAR)
     h5py.h5d.create(file.id, path.encode(), h5py.h5t.py_create(np.dtype(dtype)), space, properties)
     return file[path]
