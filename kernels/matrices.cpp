@@ -15,6 +15,13 @@ void check_stored(const MatrixRef& matrix, const char* verb) {
     require(matrix.exponent == 0, verb, "a whole matrix is not scaled");
 }
 
+void check_leading(std::span<const MatrixRef> matrices, std::int64_t k, const char* verb) {
+    for (const MatrixRef& matrix : matrices) {
+        check_stored(matrix, verb);
+        require(k >= 1 && k <= matrix.rows && k <= matrix.cols, verb, "more vectors than singular values, or none");
+    }
+}
+
 }  // namespace
 
 std::vector<SingularValues> Matrices::gram_singular_values(std::span<const MatrixRef> matrices) {
@@ -55,6 +62,16 @@ std::vector<TurnedResiduals> Matrices::turned_residuals(std::span<const TiedRows
         }
     }
     return do_turned_residuals(sets, turn);
+}
+
+std::vector<LeadingVectors> Matrices::gram_leading_vectors(std::span<const MatrixRef> matrices, std::int64_t k) {
+    check_leading(matrices, k, "gram_leading_vectors");
+    return do_gram_leading_vectors(matrices, k);
+}
+
+std::vector<LeadingVectors> Matrices::direct_leading_vectors(std::span<const MatrixRef> matrices, std::int64_t k) {
+    check_leading(matrices, k, "direct_leading_vectors");
+    return do_direct_leading_vectors(matrices, k);
 }
 
 void Matrices::add_gram(const MatrixRef& strip, bool first, double* gram) {

@@ -1,8 +1,8 @@
-// Few and large matrices in fp64: singular values of whole weight matrices, what the measure `spectra` is written with,
-// and their alignment (kernels/alignment.hpp). Weights come as stored, and their elements are widened exactly. The bits
-// of a result depend on the matrix alone, never on the matrices beside it, on threads or on ranks. Public verbs throw
-// Error(internal) for operands that do not fit (bodies may rely on it) and Error(numerics) for NaN, infinity and
-// failures to converge.
+// Few and large matrices in fp64: singular values of whole matrices, what the measures `spectra` and `residual` are
+// written with, and their alignment (kernels/alignment.hpp). Weights come as stored, and their elements are widened
+// exactly. The bits of a result depend on the matrix alone, never on the matrices beside it, on threads or on ranks.
+// Public verbs throw Error(internal) for operands that do not fit (bodies may rely on it) and Error(numerics) for NaN,
+// infinity and failures to converge.
 //
 // Two ways to the singular values s of an m x n matrix A, k = min(m, n):
 //
@@ -34,6 +34,12 @@ struct SingularValues {
     double error = 0;         ///< of every value, at most; from the matrix itself
 };
 
+/// All singular values, and the right singular vectors of the largest.
+struct LeadingVectors {
+    SingularValues spectrum;
+    std::vector<double> right;  ///< [k, n] of an m x n matrix: unit rows, either sign; zeros for a value of 0
+};
+
 /// Bytes that a verb takes while it runs.
 struct MatricesScratch {
     std::int64_t backend = 0;
@@ -52,6 +58,11 @@ public:
 
     /// Directly, in the order of `matrices`.
     std::vector<SingularValues> direct_singular_values(std::span<const MatrixRef> matrices);
+
+    /// Both ways with the right singular vectors of the k <= min(m, n) largest values. A Gram matrix leaves a vector
+    /// wrong by up to square_error / (distance of its value's square from the others').
+    std::vector<LeadingVectors> gram_leading_vectors(std::span<const MatrixRef> matrices, std::int64_t k);
+    std::vector<LeadingVectors> direct_leading_vectors(std::span<const MatrixRef> matrices, std::int64_t k);
 
     /// Memory for a Gram matrix.
     virtual Buffer allocate(std::int64_t bytes) = 0;
@@ -80,6 +91,9 @@ public:
     /// For gram_singular_values and direct_singular_values of matrices of these sizes at once.
     virtual MatricesScratch scratch(std::span<const MatrixSize> sizes) const = 0;
 
+    /// For gram_leading_vectors and direct_leading_vectors likewise.
+    virtual MatricesScratch vectors_scratch(std::span<const MatrixSize> sizes, std::int64_t k) const = 0;
+
     /// For a matrix in strips of so many rows: its Gram matrix, add_gram and singular_values_of_gram.
     virtual MatricesScratch strip_scratch(const MatrixSize& strip) const = 0;
 
@@ -87,6 +101,10 @@ private:
     virtual std::vector<SingularValues> do_gram_singular_values(std::span<const MatrixRef> matrices) = 0;
     virtual std::vector<SingularValues> do_direct_singular_values(std::span<const MatrixRef> matrices) = 0;
     virtual std::vector<TurnedResiduals> do_turned_residuals(std::span<const TiedRows> sets, Turn turn) = 0;
+    virtual std::vector<LeadingVectors> do_gram_leading_vectors(std::span<const MatrixRef> matrices,
+                                                                std::int64_t k) = 0;
+    virtual std::vector<LeadingVectors> do_direct_leading_vectors(std::span<const MatrixRef> matrices,
+                                                                  std::int64_t k) = 0;
     virtual void do_add_gram(const MatrixRef& strip, bool first, double* gram) = 0;
     virtual SingularValues do_singular_values_of_gram(double* gram, const MatrixSize& size) = 0;
 };

@@ -38,7 +38,7 @@ plan:core
 kernels:core
 mpi:core plan
 stream:core checkpoint plan kernels
-model:core checkpoint kernels stream
+model:core checkpoint kernels stream output
 output:core mpi
 exchange:core plan mpi kernels stream
 measures:core plan kernels stream model exchange output

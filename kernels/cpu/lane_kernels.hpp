@@ -138,6 +138,51 @@ void softmax(const SoftmaxBlock& block) {
 }
 
 template <class Vector>
+void widen(const std::uint16_t* from, std::int64_t n, float* to) {
+    typename Vector::Halves half;
+    std::int64_t i = 0;
+    for (; i + Vector::width <= n; i += Vector::width) {
+        __builtin_memcpy(&half, from + i, sizeof half);
+        const typename Vector::Bits bits = __builtin_convertvector(half, typename Vector::Bits) << 16;
+        Vector::store(to + i, reinterpret_cast<typename Vector::Register>(bits));
+    }
+    for (; i < n; ++i) {
+        std::uint16_t last;  // need not be aligned
+        __builtin_memcpy(&last, from + i, sizeof last);
+        to[i] = __builtin_bit_cast(float, static_cast<std::uint32_t>(last) << 16);
+    }
+}
+
+/// The upper halves of two numbers, the first's below.
+template <class Vector>
+inline void store_pairs(std::uint32_t* to, typename Vector::Bits even, typename Vector::Bits odd) {
+    const typename Vector::Bits upper = typename Vector::Bits{} - 0x10000;
+    const typename Vector::Bits pairs = (odd & upper) | ((even >> 16) & 0xffff);
+    __builtin_memcpy(to, &pairs, sizeof pairs);
+}
+
+/// A number less its upper half, whose digits are those of a bf16.
+template <class Vector>
+inline typename Vector::Register rest(typename Vector::Register x) {
+    const typename Vector::Bits upper = typename Vector::Bits{} - 0x10000;
+    return x - reinterpret_cast<typename Vector::Register>(reinterpret_cast<typename Vector::Bits>(x) & upper);
+}
+
+template <class Vector>
+void split(const float* x, std::uint32_t* high, std::uint32_t* middle, std::uint32_t* low) {
+    using Bits = typename Vector::Bits;
+    for (int lane = 0; lane < width; lane += Vector::width) {
+        typename Vector::Register even = Vector::load(x + lane), odd = Vector::load(x + width + lane);
+        std::uint32_t* const terms[] = {high, middle, low};
+        for (std::uint32_t* term : terms) {
+            store_pairs<Vector>(term + lane, reinterpret_cast<Bits>(even), reinterpret_cast<Bits>(odd));
+            even = rest<Vector>(even);
+            odd = rest<Vector>(odd);
+        }
+    }
+}
+
+template <class Vector>
 void scale(float* x, const float* by, std::int64_t n) {
     for (int lane = 0; lane < width; lane += Vector::width) {
         const typename Vector::Register factor = Vector::load(by + lane);
@@ -167,7 +212,8 @@ void exp_sum(const float* x, std::int64_t n, float* largest, float* sum) {
 
 template <class Vector>
 constexpr Kernels kernels_with(const char* path) {
-    return {path, multiply<Vector>, softmax<Vector>, scale<Vector>, swiglu<Vector>, exp_sum<Vector>};
+    return {path,          multiply<Vector>, softmax<Vector>, widen<Vector>,
+            split<Vector>, scale<Vector>,    swiglu<Vector>,  exp_sum<Vector>};
 }
 
 }  // namespace

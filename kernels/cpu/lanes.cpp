@@ -9,6 +9,7 @@ namespace {
 struct Vector {
     using Register = float __attribute__((vector_size(16)));
     using Bits = std::int32_t __attribute__((vector_size(16)));
+    using Halves = std::uint16_t __attribute__((vector_size(8)));
     static constexpr int width = 4, rows = 2, panels = 1;
     static Register zero() { return Register{}; }
     static Register load(const float* from) {

@@ -52,6 +52,10 @@ struct Kernels {
     const char* path;  ///< "avx512-f32", ...
     void (*multiply)(const Product& product);
     void (*softmax)(const SoftmaxBlock& block);
+    /// n bf16 to f32, exactly.
+    void (*widen)(const std::uint16_t* from, std::int64_t n, float* to);
+    /// x = high + middle + low exactly, each a bf16: two vectors of x, dimensions 2i and 2i + 1, become one of pairs.
+    void (*split)(const float* x, std::uint32_t* high, std::uint32_t* middle, std::uint32_t* low);
     /// x[i] *= by[lane], n vectors.
     void (*scale)(float* x, const float* by, std::int64_t n);
     /// gate[i] = gate[i] / (1 + exp(-gate[i])) * up[i], n vectors.

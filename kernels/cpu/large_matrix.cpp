@@ -169,20 +169,29 @@ void eigenvalues_of(double* a, std::int64_t n, double* values, Pieces pieces) {
 
 std::int64_t eigenvalue_scratch(std::int64_t n) { return (band + 4) * n + reduction_work(n) + 64; }
 
-SingularValues roots_of_gram(double* gram, std::int64_t n, const MatrixSize& size, Pieces pieces) {
-    SingularValues out;
+double finite_trace(const double* gram, std::int64_t n, const MatrixSize& size) {
     double trace = 0;
     for (std::int64_t i = 0; i < n; ++i) trace += gram[i + i * n];
     check_finite(trace, size);
-    double* squares = pieces.take(n);
-    eigenvalues_of(gram, n, squares, pieces);
+    return trace;
+}
+
+SingularValues roots_of(const double* squares, std::int64_t n, double trace, const MatrixSize& size) {
+    SingularValues out;
     const std::int64_t additions = gram_panel + 2 * ((long_side(size) + gram_panel - 1) / gram_panel);
     out.square_error =
         trace * unit * static_cast<double>(additions) + std::max(squares[n - 1], 0.0) * eps * static_cast<double>(n);
     out.values.resize(at(short_side(size)));
-    double* square = squares + n;
+    const double* square = squares + n;
     for (double& value : out.values) value = std::sqrt(std::max(*--square, 0.0));
     return out;
+}
+
+SingularValues roots_of_gram(double* gram, std::int64_t n, const MatrixSize& size, Pieces pieces) {
+    const double trace = finite_trace(gram, n, size);
+    double* squares = pieces.take(n);
+    eigenvalues_of(gram, n, squares, pieces);
+    return roots_of(squares, n, trace, size);
 }
 
 // --- without a Gram matrix -------------------------------------------------------------------------------------------
@@ -247,16 +256,22 @@ std::int64_t direct_scratch(const MatrixSize& size) {
     return std::max(2 * panel_size + 2 * qr_block * n, 5 * n + 2 * block * n) + panel + 128;
 }
 
-SingularValues singular_values_of(const MatrixRef& a, double* r, Pieces pieces) {
-    SingularValues out;
-    const std::int64_t n = std::min(a.rows, a.cols);
+std::optional<int> scaled_triangle_of(const MatrixRef& a, double* r, Pieces pieces) {
     const double largest = largest_magnitude(a, pieces.next);
     check_finite(largest, {a.rows, a.cols});
-    out.values.resize(at(n));
-    if (largest == 0) return out;
+    if (largest == 0) return std::nullopt;
     int exponent = 0;
     std::frexp(largest, &exponent);
     triangle_of(a, std::ldexp(1.0, -exponent), r, pieces);
+    return exponent;
+}
+
+SingularValues singular_values_of(const MatrixRef& a, double* r, Pieces pieces) {
+    SingularValues out;
+    const std::int64_t n = std::min(a.rows, a.cols);
+    out.values.resize(at(n));
+    const auto exponent = scaled_triangle_of(a, r, pieces);
+    if (!exponent) return out;
     double* above = pieces.take(n);
     double* tau_q = pieces.take(n);
     double* tau_p = pieces.take(n);
@@ -268,7 +283,7 @@ SingularValues singular_values_of(const MatrixRef& a, double* r, Pieces pieces) 
     check_lapack(LAPACKE_dbdsqr_work(col_major, 'U', narrow(n), 0, 0, 0, out.values.data(), above, nullptr, 1, nullptr,
                                      1, nullptr, 1, work),
                  "dbdsqr", n);
-    for (double& value : out.values) value = std::ldexp(value, exponent);
+    for (double& value : out.values) value = std::ldexp(value, *exponent);
     out.error = static_cast<double>(n) * eps * out.values[0];
     return out;
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "core/range.hpp"
@@ -36,6 +37,15 @@ inline std::int64_t tile_scratch() { return 4 * gram_tile * gram_panel; }
 /// kernels/matrices.hpp). Destroys gram; `pieces` has eigenvalue_scratch(n) doubles.
 SingularValues roots_of_gram(double* gram, std::int64_t n, const MatrixSize& size, Pieces pieces);
 std::int64_t eigenvalue_scratch(std::int64_t n);
+
+/// Their two steps besides the eigenvalues: the sum of the diagonal, and the roots of n ascending `squares` of a matrix
+/// of this size. Throws Error(numerics) where the sum is not finite.
+double finite_trace(const double* gram, std::int64_t n, const MatrixSize& size);
+SingularValues roots_of(const double* squares, std::int64_t n, double trace, const MatrixSize& size);
+
+/// R, k x k, k = min(m, n), of the QR factorisation of 2^-e A, or of its transpose where A has more columns than rows;
+/// returns e, nothing for a zero matrix. `pieces` has direct_scratch doubles.
+std::optional<int> scaled_triangle_of(const MatrixRef& a, double* r, Pieces pieces);
 
 /// By QR and bidiagonalisation. `r` has k x k doubles, k = min(m, n), `pieces` direct_scratch.
 SingularValues singular_values_of(const MatrixRef& a, double* r, Pieces pieces);

@@ -4,9 +4,12 @@
 #include <cmath>
 #include <functional>
 #include <numeric>
+#include <type_traits>
+#include <utility>
 
 #include "kernels/cpu/gram_tiles.hpp"
 #include "kernels/cpu/large_matrix.hpp"
+#include "kernels/cpu/leading_vectors.hpp"
 #include "kernels/cpu/turning.hpp"
 
 namespace geom::cpu {
@@ -32,6 +35,11 @@ std::int64_t doubles_for(const MatrixSize& size) {
            64;
 }
 
+/// The same with k vectors.
+std::int64_t doubles_for_vectors(const MatrixSize& size, std::int64_t k) {
+    return square_doubles(size) + vectors_scratch(size, k) + 64;
+}
+
 /// Work of a matrix, roughly: products with the long side, and the reduction.
 double cost_of(const MatrixSize& size) {
     const auto n = static_cast<double>(order_of(size));
@@ -52,20 +60,33 @@ SingularValues by_gram(const MatrixRef& matrix, GramPath path, double* square, P
     return roots_of_gram(square, order_of(size), size, pieces);
 }
 
-/// f(matrix, square, pieces) for every matrix, the most work first; results in the order of `matrices`.
-template <class F>
-std::vector<SingularValues> side_by_side(std::span<const MatrixRef> matrices, Workers& workers, F f) {
+LeadingVectors leading_by_gram(const MatrixRef& matrix, GramPath path, std::int64_t k, double* square, Pieces pieces) {
+    gram_of(matrix, path, square, pieces);
+    if (!in_range(square, order_of(size_of_matrix(matrix)))) return leading_directly(matrix, square, k, pieces);
+    return leading_of_gram(matrix, square, k, pieces);
+}
+
+std::int64_t sum_of_largest(std::vector<std::int64_t> bytes, std::int64_t count) {
+    std::sort(bytes.begin(), bytes.end(), std::greater<>());
+    const std::int64_t at_once = std::min<std::int64_t>(count, std::ssize(bytes));
+    return std::accumulate(bytes.begin(), bytes.begin() + at_once, std::int64_t{0});
+}
+
+/// f(matrix, square, pieces) for every matrix, the most work first; results in the order of `matrices`. A matrix takes
+/// doubles(size) of scratch.
+template <class Doubles, class F>
+auto side_by_side(std::span<const MatrixRef> matrices, Workers& workers, Doubles doubles, F f) {
     const std::vector<MatrixSize> sizes = sizes_of(matrices);
     std::vector<std::size_t> order(sizes.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
     std::stable_sort(order.begin(), order.end(),
                      [&](std::size_t a, std::size_t b) { return cost_of(sizes[a]) > cost_of(sizes[b]); });
     std::vector<Buffer> scratch(at(workers.size()));
-    std::vector<SingularValues> out(matrices.size());
+    std::vector<std::invoke_result_t<F, const MatrixRef&, double*, Pieces>> out(matrices.size());
     workers.for_each(std::ssize(order), [&](std::int64_t i, int worker) {
         const std::size_t which = order[at(i)];
         Buffer& mine = scratch[at(worker)];
-        const std::int64_t bytes = 8 * doubles_for(sizes[which]);
+        const std::int64_t bytes = 8 * doubles(sizes[which]);
         if (mine.size() < bytes) {
             mine = Buffer();
             mine = allocate_host(bytes);
@@ -88,9 +109,13 @@ Buffer CpuMatrices::allocate(std::int64_t bytes) { return allocate_host(bytes); 
 MatricesScratch CpuMatrices::scratch(std::span<const MatrixSize> sizes) const {
     std::vector<std::int64_t> bytes;
     for (const MatrixSize& size : sizes) bytes.push_back(8 * doubles_for(size));
-    std::sort(bytes.begin(), bytes.end(), std::greater<>());
-    const std::int64_t at_once = std::min<std::int64_t>(workers_.size(), std::ssize(bytes));
-    return {std::accumulate(bytes.begin(), bytes.begin() + at_once, std::int64_t{0}), 0};
+    return {sum_of_largest(std::move(bytes), workers_.size()), 0};
+}
+
+MatricesScratch CpuMatrices::vectors_scratch(std::span<const MatrixSize> sizes, std::int64_t k) const {
+    std::vector<std::int64_t> bytes;
+    for (const MatrixSize& size : sizes) bytes.push_back(8 * doubles_for_vectors(size, k));
+    return {sum_of_largest(std::move(bytes), workers_.size()), 0};
 }
 
 MatricesScratch CpuMatrices::strip_scratch(const MatrixSize& strip) const {
@@ -99,13 +124,31 @@ MatricesScratch CpuMatrices::strip_scratch(const MatrixSize& strip) const {
 }
 
 std::vector<SingularValues> CpuMatrices::do_gram_singular_values(std::span<const MatrixRef> matrices) {
-    return side_by_side(matrices, workers_, [this](const MatrixRef& matrix, double* square, Pieces pieces) {
-        return by_gram(matrix, path_, square, pieces);
-    });
+    return side_by_side(matrices, workers_, doubles_for,
+                        [this](const MatrixRef& matrix, double* square, Pieces pieces) {
+                            return by_gram(matrix, path_, square, pieces);
+                        });
+}
+
+std::vector<LeadingVectors> CpuMatrices::do_gram_leading_vectors(std::span<const MatrixRef> matrices, std::int64_t k) {
+    return side_by_side(
+        matrices, workers_, [k](const MatrixSize& size) { return doubles_for_vectors(size, k); },
+        [this, k](const MatrixRef& matrix, double* square, Pieces pieces) {
+            return leading_by_gram(matrix, path_, k, square, pieces);
+        });
+}
+
+std::vector<LeadingVectors> CpuMatrices::do_direct_leading_vectors(std::span<const MatrixRef> matrices,
+                                                                   std::int64_t k) {
+    return side_by_side(
+        matrices, workers_, [k](const MatrixSize& size) { return doubles_for_vectors(size, k); },
+        [k](const MatrixRef& matrix, double* square, Pieces pieces) {
+            return leading_directly(matrix, square, k, pieces);
+        });
 }
 
 std::vector<SingularValues> CpuMatrices::do_direct_singular_values(std::span<const MatrixRef> matrices) {
-    return side_by_side(matrices, workers_, singular_values_of);
+    return side_by_side(matrices, workers_, doubles_for, singular_values_of);
 }
 
 void CpuMatrices::do_add_gram(const MatrixRef& strip, bool first, double* gram) {

@@ -40,8 +40,4 @@ void add_scaled_panel(const Activations& y, std::span<const std::int32_t> tokens
 /// Some dimensions of a panel, row-major: to[token * stride + i] = panel[first + i], `tokens` tokens.
 void transpose_panel(const float* p, std::int64_t count, std::int64_t tokens, float* to, std::int64_t stride);
 
-/// What a token's router logits (lane `token` of their panels) choose.
-void choose_experts(const Activations& logits, std::int64_t token, const Routing& routing, std::int32_t* experts,
-                    float* weights);
-
 }  // namespace geom::cpu

@@ -4,7 +4,9 @@
 #include <cmath>
 
 #include "core/dtype.hpp"
+#include "kernels/choose_experts.hpp"
 #include "kernels/cpu/attention.hpp"
+#include "kernels/cpu/lane_product.hpp"
 #include "kernels/cpu/stored_rows.hpp"
 #include "kernels/cpu/token_panels.hpp"
 
@@ -14,16 +16,13 @@ namespace {
 
 using lanes::width;
 
-constexpr std::int64_t tile_rows = 48;                    // of a weight: a task of a product
-constexpr std::int64_t widened_stride = lanes::run + 16;  // not a power of two: rows would share a cache set
-constexpr std::int64_t widened_floats = tile_rows * widened_stride;
 constexpr std::int64_t logit_tiles = 64;  // of lm_head: summed side by side
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
-std::int64_t tiles_of(std::int64_t rows) { return (rows + tile_rows - 1) / tile_rows; }
+std::int64_t tiles_of(std::int64_t rows) { return (rows + product_tile - 1) / product_tile; }
 
 Range tile_range(std::int64_t tile, std::int64_t rows) {
-    return {tile * tile_rows, std::min(rows, (tile + 1) * tile_rows)};
+    return {tile * product_tile, std::min(rows, (tile + 1) * product_tile)};
 }
 
 MatrixRef rows_of(const MatrixRef& w, Range rows) {
@@ -37,35 +36,18 @@ std::vector<float> row_of(const MatrixRef& w) {
     return row;
 }
 
-/// Where a tile's rows go: panels `stride` apart.
-struct TileOut {
-    float* data;
-    std::int64_t stride;
-};
-
-/// out = w x for a tile's rows. A run of the tile is widened and used for all tokens.
-void multiply_tile(const Activations& x, const MatrixRef& w, const lanes::Kernels& kernels, const TileOut& out,
-                   float* widened) {
-    for (std::int64_t k = 0; k < w.cols; k += lanes::run) {
-        const Range columns{k, std::min(w.cols, k + lanes::run)};
-        to_f32(w, columns, widened, widened_stride);
-        kernels.multiply({widened, widened_stride, w.rows, columns.size(), x.data + k * width, panel_stride(x),
-                          panels_of(x.tokens), out.data, out.stride, k == 0});
-    }
-}
-
 /// Memory of add_logits besides: a tile's logits, and what each tile of a round leaves of every lane.
-std::int64_t logits_floats(std::int64_t tokens) { return panels_of(tokens) * width * tile_rows; }
+std::int64_t logits_floats(std::int64_t tokens) { return panels_of(tokens) * width * product_tile; }
 std::int64_t left_floats(std::int64_t tokens) { return logit_tiles * 2 * panels_of(tokens) * width; }
 
 }  // namespace
 
 CpuTransformer::CpuTransformer(Workers& workers, Isa isa)
-    : workers_(workers), kernels_(lanes::kernels_of(isa)), scratch_(at(workers.size() + 1)) {}
+    : workers_(workers), products_(isa), scratch_(at(workers.size() + 2)) {}
 
-void CpuTransformer::use(ForwardProducts products) { products_ = products; }
+void CpuTransformer::use(ForwardProducts products) { products_.use(products); }
 
-std::string CpuTransformer::do_path(DType /*weights*/) const { return kernels_.path; }
+std::string CpuTransformer::do_path(DType weights) const { return products_.path(weights); }
 
 std::int64_t CpuTransformer::activation_bytes(std::int64_t tokens, std::int64_t numbers) const {
     return panels_of(tokens) * width * numbers * 4;
@@ -73,10 +55,11 @@ std::int64_t CpuTransformer::activation_bytes(std::int64_t tokens, std::int64_t 
 
 std::int64_t CpuTransformer::cache_bytes(const KeysAndValues& sizes) const { return 4 * cache_floats(sizes); }
 
-std::int64_t CpuTransformer::scratch_bytes(std::int64_t tokens, std::int64_t /*widest*/,
-                                           std::int64_t /*head_dim*/) const {
-    const std::int64_t of_thread = std::max(widened_floats + logits_floats(tokens), attention_scratch);
-    return 4 * (workers_.size() * of_thread + left_floats(tokens));
+std::int64_t CpuTransformer::scratch_bytes(std::int64_t tokens, std::int64_t widest, std::int64_t /*head_dim*/) const {
+    const std::int64_t of_thread =
+        std::max(products_.tile_floats(tokens, widest) + logits_floats(tokens), attention_scratch);
+    return 4 *
+           (workers_.size() * of_thread + left_floats(tokens) + products_.terms_floats(tokens, widest, DType::bf16));
 }
 
 float* CpuTransformer::scratch_of(int worker, std::int64_t floats) {
@@ -103,13 +86,23 @@ void CpuTransformer::do_rms_norm(const float* stream, const MatrixRef& weight, d
                       [&](std::int64_t p, int) { norm_panel(stream, factors.data(), eps, out, p); });
 }
 
+/// What x is split in, where such weights want that.
+float* CpuTransformer::terms_of(const Activations& x, DType weights) {
+    if (!products_.splits(weights)) return nullptr;
+    float* terms = scratch_of(workers_.size() + 1, products_.terms_floats(x.tokens, x.width, weights));
+    workers_.for_each(panels_of(x.tokens), [&](std::int64_t p, int) { products_.split_panel(x, p, terms); });
+    return terms;
+}
+
 void CpuTransformer::do_product(const Activations& x, const MatrixRef& w, const MatrixRef* bias,
                                 const Activations& out) {
     const std::vector<float> added = bias != nullptr ? row_of(*bias) : std::vector<float>();
+    const float* terms = terms_of(x, w.dtype);
     workers_.for_each(tiles_of(w.rows), [&](std::int64_t tile, int worker) {
         const Range rows = tile_range(tile, w.rows);
         float* to = out.data + rows.begin * width;
-        multiply_tile(x, rows_of(w, rows), kernels_, {to, panel_stride(out)}, scratch_of(worker, widened_floats));
+        products_.multiply({x, terms, rows_of(w, rows), to, panel_stride(out)},
+                           scratch_of(worker, products_.tile_floats(x.tokens, x.width)));
         if (bias == nullptr) return;
         for (std::int64_t p = 0; p < panels_of(x.tokens); ++p) {
             float* numbers = to + p * panel_stride(out);
@@ -146,14 +139,15 @@ void CpuTransformer::do_attend(const Activations& q, const KeysAndValues& cache,
     const std::int64_t parts = (panels + query_panels - 1) / query_panels;
     workers_.for_each(heads * parts, [&](std::int64_t i, int worker) {
         const std::int64_t p = i % parts * query_panels;
-        cpu::attend(q, cache, {i / parts, p, std::min(query_panels, panels - p), first}, kernels_, out,
+        cpu::attend(q, cache, {i / parts, p, std::min(query_panels, panels - p), first}, products_.kernels(), out,
                     scratch_of(worker, attention_scratch));
     });
 }
 
 void CpuTransformer::do_gate(const Activations& gate, const Activations& up) {
-    workers_.for_each(panels_of(gate.tokens),
-                      [&](std::int64_t p, int) { kernels_.swiglu(panel_of(gate, p), panel_of(up, p), gate.width); });
+    workers_.for_each(panels_of(gate.tokens), [&](std::int64_t p, int) {
+        products_.kernels().swiglu(panel_of(gate, p), panel_of(up, p), gate.width);
+    });
 }
 
 void CpuTransformer::do_add(const Activations& y, float* stream) {
@@ -162,12 +156,12 @@ void CpuTransformer::do_add(const Activations& y, float* stream) {
 
 void CpuTransformer::do_route(const Activations& x, const MatrixRef& router, const Routing& routing,
                               std::span<std::int32_t> experts, std::span<float> weights) {
-    const Activations logits{scratch_of(workers_.size(), panels_of(x.tokens) * width * router.rows), x.tokens,
-                             router.rows};
+    const Activations logits{shared(panels_of(x.tokens) * width * router.rows), x.tokens, router.rows};
     do_product(x, router, nullptr, logits);
     workers_.for_each(x.tokens, [&](std::int64_t token, int) {
         const std::int64_t begin = token * routing.per_token;
-        choose_experts(logits, token, routing, &experts[at(begin)], &weights[at(begin)]);
+        const float* of_token = panel_of(logits, token / width) + token % width;
+        choose_experts({of_token, width, router.rows}, routing, &experts[at(begin)], &weights[at(begin)]);
     });
 }
 
@@ -185,22 +179,23 @@ void CpuTransformer::do_add_scaled(const Activations& y, std::span<const std::in
 void CpuTransformer::do_add_logits(const Activations& x, const MatrixRef& rows, std::int64_t first_row,
                                    std::span<const std::int32_t> wanted, const LogSumExp& kept) {
     const std::int64_t padded = panels_of(x.tokens) * width;
-    float* left = scratch_of(workers_.size(), left_floats(x.tokens));
+    float* left = shared(left_floats(x.tokens));
+    const float* terms = terms_of(x, rows.dtype);
     for (std::int64_t begin = 0; begin < tiles_of(rows.rows); begin += logit_tiles) {
         const std::int64_t tiles = std::min(logit_tiles, tiles_of(rows.rows) - begin);
         workers_.for_each(tiles, [&](std::int64_t i, int worker) {
             const Range range = tile_range(begin + i, rows.rows);
-            float* widened = scratch_of(worker, widened_floats + logits_floats(x.tokens));
-            float* logits = widened + widened_floats;
-            multiply_tile(x, rows_of(rows, range), kernels_, {logits, tile_rows * width}, widened);
+            const std::int64_t of_tile = products_.tile_floats(x.tokens, x.width);
+            float *scratch = scratch_of(worker, of_tile + logits_floats(x.tokens)), *logits = scratch + of_tile;
+            products_.multiply({x, terms, rows_of(rows, range), logits, product_tile * width}, scratch);
             float *largest = left + 2 * i * padded, *sum = largest + padded;
             for (std::int64_t token = 0; token < padded; token += width)
-                kernels_.exp_sum(logits + token * tile_rows, range.size(), largest + token, sum + token);
+                products_.kernels().exp_sum(logits + token * product_tile, range.size(), largest + token, sum + token);
             for (std::int64_t token = 0; token < x.tokens; ++token) {
                 const std::int64_t row = wanted[at(token)] - first_row - range.begin;
                 if (wanted[at(token)] < 0 || row < 0 || row >= range.size()) continue;
                 kept.wanted[at(token)] =
-                    static_cast<double>(logits[token / width * tile_rows * width + row * width + token % width]);
+                    static_cast<double>(logits[token / width * product_tile * width + row * width + token % width]);
             }
         });
         workers_.for_each(x.tokens, [&](std::int64_t token, int) {

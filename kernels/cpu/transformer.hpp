@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "core/buffer.hpp"
-#include "kernels/cpu/lanes.hpp"
+#include "kernels/cpu/lane_product.hpp"
 #include "kernels/transformer.hpp"
 #include "kernels/workers.hpp"
 
@@ -45,12 +45,13 @@ private:
     void do_add_logits(const Activations& x, const MatrixRef& rows, std::int64_t first_row,
                        std::span<const std::int32_t> wanted, const LogSumExp& kept) override;
 
-    /// So many floats of a thread's own, or, of worker size(), of all; kept between calls.
+    /// So many floats of a thread's own, or, of worker size() and the next, of all; kept between calls.
     float* scratch_of(int worker, std::int64_t floats);
+    float* shared(std::int64_t floats) { return scratch_of(workers_.size(), floats); }
+    float* terms_of(const Activations& x, DType weights);
 
     Workers& workers_;
-    const lanes::Kernels& kernels_;
-    ForwardProducts products_ = ForwardProducts::fastest;
+    LaneProducts products_;
     std::vector<Buffer> scratch_;
 };
 

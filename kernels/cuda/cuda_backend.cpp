@@ -6,6 +6,7 @@
 #include "kernels/cuda/input_buffer.hpp"
 #include "kernels/cuda/matrices.hpp"
 #include "kernels/cuda/tile_dots.hpp"
+#include "kernels/cuda/transformer.hpp"
 #include "kernels/cuda/yardstick.hpp"
 #include "kernels/gpu.hpp"
 
@@ -21,6 +22,7 @@ public:
           queue_(device_),
           dense_(device_, workers_),
           matrices_(queue_, workers_),
+          transformer_(device_),
           head_products_(device_) {
         cudaDeviceProp properties{};
         cuda::check_cuda(cudaGetDeviceProperties(&properties, gpu), "cudaGetDeviceProperties");
@@ -35,6 +37,7 @@ public:
     Queue& queue() override { return queue_; }
     DenseBatch& dense() override { return dense_; }
     Matrices& matrices() override { return matrices_; }
+    Transformer& transformer() override { return transformer_; }
     Buffer allocate(std::int64_t bytes) override { return device_.allocate(bytes); }
     std::unique_ptr<InputBuffer> input_buffer(std::int64_t bytes) override {
         return std::make_unique<cuda::DeviceInputBuffer>(device_, bytes);
@@ -51,6 +54,7 @@ private:
     cuda::DeviceQueue queue_;
     cuda::CudaDenseBatch dense_;
     cuda::HostMatrices matrices_;
+    cuda::CudaTransformer transformer_;
     cuda::CudaHeadProducts head_products_;
     std::string name_;
 };

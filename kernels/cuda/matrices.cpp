@@ -8,6 +8,12 @@ constexpr std::int64_t widest_element = 8;
 
 std::int64_t stored_bytes(const MatrixRef& matrix) { return matrix.rows * matrix.cols * size_of(matrix.dtype); }
 
+std::int64_t copied_bytes(std::span<const MatrixSize> sizes) {
+    std::int64_t bytes = 0;
+    for (const MatrixSize& size : sizes) bytes += size.rows * size.cols * widest_element;
+    return bytes;
+}
+
 /// Copies of matrices in the host's memory.
 class OnHost {
 public:
@@ -34,9 +40,11 @@ private:
 }  // namespace
 
 MatricesScratch HostMatrices::scratch(std::span<const MatrixSize> sizes) const {
-    std::int64_t host = host_.scratch(sizes).backend;
-    for (const MatrixSize& size : sizes) host += size.rows * size.cols * widest_element;
-    return {0, host};
+    return {0, host_.scratch(sizes).backend + copied_bytes(sizes)};
+}
+
+MatricesScratch HostMatrices::vectors_scratch(std::span<const MatrixSize> sizes, std::int64_t k) const {
+    return {0, host_.vectors_scratch(sizes, k).backend + copied_bytes(sizes)};
 }
 
 MatricesScratch HostMatrices::strip_scratch(const MatrixSize& strip) const {
@@ -49,6 +57,15 @@ std::vector<SingularValues> HostMatrices::do_gram_singular_values(std::span<cons
 
 std::vector<SingularValues> HostMatrices::do_direct_singular_values(std::span<const MatrixRef> matrices) {
     return host_.direct_singular_values(OnHost(matrices, queue_).refs());
+}
+
+std::vector<LeadingVectors> HostMatrices::do_gram_leading_vectors(std::span<const MatrixRef> matrices, std::int64_t k) {
+    return host_.gram_leading_vectors(OnHost(matrices, queue_).refs(), k);
+}
+
+std::vector<LeadingVectors> HostMatrices::do_direct_leading_vectors(std::span<const MatrixRef> matrices,
+                                                                    std::int64_t k) {
+    return host_.direct_leading_vectors(OnHost(matrices, queue_).refs(), k);
 }
 
 void HostMatrices::do_add_gram(const MatrixRef& strip, bool first, double* gram) {

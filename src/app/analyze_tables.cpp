@@ -39,6 +39,9 @@ std::span<const TableMaker> table_makers() {
         &spectra_of_experts,
         // variation
         &variation_by_family,
+        // residual
+        &residual_by_layer,
+        &residual_by_phase,
     };
     return all;
 }

@@ -59,6 +59,10 @@ std::optional<Table> spectra_by_layer(const ResultView& view);
 std::optional<Table> spectra_of_globals(const ResultView& view);
 std::optional<Table> spectra_of_experts(const ResultView& view);
 
+// What layers add to the residual stream: layer by layer, phase by phase.
+std::optional<Table> residual_by_layer(const ResultView& view);
+std::optional<Table> residual_by_phase(const ResultView& view);
+
 // --- what several of them use ---
 
 /// Standard deviation of the mean of `count` cosines of operators that nothing relates: 1/(hidden sqrt(count)), NaN of

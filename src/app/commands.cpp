@@ -9,6 +9,7 @@
 #include "app/machine.hpp"
 #include "app/page.hpp"
 #include "app/pipeline.hpp"
+#include "app/print_tokens.hpp"
 #include "app/selfcheck.hpp"
 #include "checkpoint/synthetic.hpp"
 #include "mpi/agreement.hpp"
@@ -56,6 +57,11 @@ int run_command(const Options& options, const Communicator& communicator, Phases
         case Command::synth:
             agree_on(communicator, [&] {
                 if (communicator.rank() == 0) write_synthetic(options.synth);
+            });
+            return 0;
+        case Command::tokens:
+            agree_on(communicator, [&] {
+                if (communicator.rank() == 0) print_tokens(options.tokens);
             });
             return 0;
         case Command::bench:

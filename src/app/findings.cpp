@@ -162,6 +162,16 @@ std::string variation_lines(const ResultReader& file) {
     return text;
 }
 
+std::string residual_lines(const ResultReader& file) {
+    const auto layers = file.read("residual/layer");
+    const auto extremes = [&](const char* name) { return extremes_line("layer", file.read(name), layers, -1); };
+    std::string text = fmt::format("residual  steps ||d||/||h||: {}\n          block influence: {}\n",
+                                   extremes("residual/rel_step_mean"), extremes("residual/block_influence"));
+    if (const double loss = number(file, "residual/cross_entropy"); !std::isnan(loss))
+        text += fmt::format("          the text's next tokens: {:.4f} nats each\n", loss);
+    return text;
+}
+
 bool has_pairs(const ResultReader& file, const std::string& path) { return file.has(path) && file.shape(path)[0] > 1; }
 
 void add_extremes(ordered_json& object, const ResultReader& file) {
@@ -195,6 +205,7 @@ std::string findings_text(const ResultReader& file) {
     }
     if (has_pairs(file, "match/assignment")) text += match_lines(file);
     if (file.has("variation/residual")) text += variation_lines(file);
+    if (file.has("residual/frob")) text += residual_lines(file);
     return text + rank_findings_text(file);
 }
 
@@ -222,6 +233,10 @@ ordered_json findings_object(const ResultReader& file) {
     if (file.has("variation/residual")) {
         for (const FamilyVariation& found : rank_families(file, block_of(file)))
             object["variation"][found.gauge][found.family] = found.mean;
+    }
+    if (file.has("residual/cross_entropy")) {
+        const double loss = number(file, "residual/cross_entropy");
+        object["cross_entropy"] = std::isfinite(loss) ? ordered_json(loss) : ordered_json(nullptr);
     }
     return object;
 }

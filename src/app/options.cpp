@@ -73,7 +73,8 @@ void add_work_options(CLI::App& app, RunOptions& run, RawValues& raw) {
         ->delimiter(',')
         ->type_name("NAME,...");
     app.add_option("--layers", raw.layers, "only layers A to B-1")->expected(1, 2)->type_name("A:B");
-    app.add_option("--top-k", run.top_k, "singular directions to keep of each head (at most head_dim are; 0: none)")
+    app.add_option("--top-k", run.top_k,
+                   "singular directions to keep of each head (at most head_dim are) and of each layer's step; 0: none")
         ->capture_default_str()
         ->check(CLI::Range(0, 1 << 20))
         ->type_name("K");
@@ -92,6 +93,37 @@ void add_work_options(CLI::App& app, RunOptions& run, RawValues& raw) {
     app.add_option("--threads", run.threads, "threads a rank (default: see below)")
         ->check(CLI::Range(1, 4096))
         ->type_name("N");
+}
+
+void add_residual_options(CLI::App& app, RunOptions& run) {
+    auto* calibration = app.add_option("--calibration", run.calibration,
+                                       "residual: the text that goes through the model, prompts separated by blank "
+                                       "lines (default: the program's own)")
+                            ->type_name("FILE");
+    auto* token_ids = app.add_option("--token-ids", run.token_ids,
+                                     "residual: its token ids instead, one a line or an HDF5 dataset token_ids")
+                          ->type_name("FILE")
+                          ->excludes(calibration);
+    app.add_option("--hidden-states", run.hidden_states,
+                   "residual: streams instead, an HDF5 dataset hidden_states [edge, token, hidden], or a result of "
+                   "--save-hidden")
+        ->type_name("FILE")
+        ->excludes(calibration)
+        ->excludes(token_ids);
+    app.add_option("--max-tokens", run.max_tokens, "residual: tokens of the text that are used")
+        ->capture_default_str()
+        ->check(CLI::Range(1, 1 << 30))
+        ->type_name("N");
+    app.add_flag("--keep-first", run.keep_first, "residual: the first token (an attention sink) counts too");
+    app.add_flag("--save-hidden", run.save_hidden, "residual: streams go into the result as well");
+    app.add_option("--phases", run.phases,
+                   "residual: runs of layers, a line each: NAME A:B (default A to E and tail, by depth)")
+        ->type_name("FILE");
+    app.add_option("--forward-dtype", run.forward_dtype,
+                   "residual: f32 for products in f32 alone, auto for bf16 ones where they lose nothing against it")
+        ->capture_default_str()
+        ->check(CLI::IsMember({"auto", "f32"}))
+        ->type_name("NAME");
 }
 
 void add_run_options(CLI::App& app, RunOptions& run) {
@@ -138,6 +170,12 @@ void add_analyze_options(CLI::App& app, AnalyzeOptions& analyze, RawValues& raw)
         ->type_name("NAME");
     app.add_option("-o,--output", analyze.folder, "folder for the tables, a file each with csv (default: to stdout)")
         ->type_name("DIR");
+}
+
+void add_tokens_options(CLI::App& app, TokensOptions& tokens) {
+    app.add_option("--model", tokens.model, "folder or hub id")->required()->type_name("MODEL");
+    app.add_option("--revision", tokens.revision, "branch, tag or commit of a hub id (default main)")->type_name("R");
+    app.add_option("FILE", tokens.file, "a text in UTF-8; -: stdin")->capture_default_str();
 }
 
 void add_bench_options(CLI::App& app, BenchOptions& bench) {
@@ -258,6 +296,7 @@ Options parse_options(int argc, const char* const* argv) {
     auto* run_group = app.add_option_group("run");
     add_model_options(*run_group, options.run);
     add_work_options(*run_group, options.run, raw);
+    add_residual_options(*run_group, options.run);
     add_run_options(*run_group, options.run);
 
     auto* info = app.add_subcommand("info", "what a checkpoint holds, and what a run would cost");
@@ -268,16 +307,19 @@ Options parse_options(int argc, const char* const* argv) {
         ->type_name("N");
     info->add_option("--json", options.run.json, "write the plan as a JSON object to FILE, or to stdout for -")
         ->type_name("FILE|-");
+    add_residual_options(*info, options.run);
     auto* analyze = app.add_subcommand("analyze", "print the tables of a finished result");
     add_analyze_options(*analyze, options.analyze, raw);
     auto* synth = app.add_subcommand("synth", "write a synthetic checkpoint");
     synth->add_option("SHAPE", options.synth.shape, "as after synth:, e.g. qwen3-0.6b?layers=4")->required();
     synth->add_option("DIR", options.synth.folder, "folder to write; must not exist or be empty")->required();
+    auto* tokens = app.add_subcommand("tokens", "print a text's token ids by the model's tokenizer.json, one a line");
+    add_tokens_options(*tokens, options.tokens);
     auto* bench = app.add_subcommand("bench", "rates of this machine and of the measures on it");
     add_bench_options(*bench, options.bench);
     auto* selfcheck = app.add_subcommand("selfcheck", "what theory says of a model's weights, tried on them");
     add_selfcheck_options(*selfcheck, options.selfcheck);
-    for (CLI::App* sub : {info, analyze, synth, bench, selfcheck}) sub->allow_extras();
+    for (CLI::App* sub : {info, analyze, synth, tokens, bench, selfcheck}) sub->allow_extras();
     info->fallthrough();  // it takes a run's options, --config among them
     try {
         app.parse(argc, argv);
@@ -285,6 +327,7 @@ Options parse_options(int argc, const char* const* argv) {
         if (info->parsed()) options.command = Command::info;
         if (analyze->parsed()) options.command = Command::analyze;
         if (synth->parsed()) options.command = Command::synth;
+        if (tokens->parsed()) options.command = Command::tokens;
         if (bench->parsed()) options.command = Command::bench;
         if (selfcheck->parsed()) options.command = Command::selfcheck;
         interpret(options, raw);

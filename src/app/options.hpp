@@ -35,11 +35,26 @@ struct RunOptions {
     bool legacy = false;
     bool folded = false;
     bool quiet = false;
+    // of the measure residual
+    std::string calibration;    ///< a text; the program's own when none of the three is given
+    std::string token_ids;      ///< instead
+    std::string hidden_states;  ///< instead, without a forward pass
+    std::int64_t max_tokens = 2048;
+    std::string phases;  ///< a file; the default ones when empty
+    std::string forward_dtype = "auto";
+    bool keep_first = false;
+    bool save_hidden = false;
 };
 
 struct SynthOptions {
     std::string shape;
     std::string folder;
+};
+
+struct TokensOptions {
+    std::string model;
+    std::string revision;
+    std::string file = "-";  ///< the text; "-": stdin
 };
 
 struct BenchOptions {
@@ -72,13 +87,14 @@ struct AnalyzeOptions {
     std::string folder;  ///< "": to stdout
 };
 
-enum class Command : std::uint8_t { run, info, analyze, synth, bench, selfcheck, nothing };
+enum class Command : std::uint8_t { run, info, analyze, synth, tokens, bench, selfcheck, nothing };
 
 struct Options {
     Command command = Command::run;
     RunOptions run;
     AnalyzeOptions analyze;
     SynthOptions synth;
+    TokensOptions tokens;
     BenchOptions bench;
     SelfcheckOptions selfcheck;
     std::string command_line;  ///< as typed, for the record

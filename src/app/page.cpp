@@ -39,7 +39,7 @@ public:
     explicit Summary(const std::filesystem::path& file) : name_(file.string()), file_(file) {}
 
     std::string page() const {
-        std::string text = "\n" + model_lines() + findings_text(file_) + phase_lines();
+        std::string text = "\n" + model_lines() + findings_text(file_) + left_out_lines() + phase_lines();
         text += fmt::format("result    {}\n", name_);
         return text;
     }
@@ -87,6 +87,13 @@ private:
                            fmt::join(unique(file_.texts_attribute("", "hostnames")), ", "),
                            fmt::join(unique(file_.texts_attribute("", "devices")), "; "),
                            file_.text_attribute("", "backend"), file_.text_attribute("", "product_path"));
+    }
+
+    std::string left_out_lines() const {
+        std::string text;
+        if (!file_.has_attribute("", "left_out")) return text;
+        for (const std::string& one : file_.texts_attribute("", "left_out")) text += fmt::format("left out  {}\n", one);
+        return text;
     }
 
     std::string phase_lines() const {

@@ -49,6 +49,18 @@ OpenedCheckpoint agreed_checkpoint(const RunOptions& options, const Communicator
     return std::move(*opened);
 }
 
+// Texts, token ids, streams and phases come from files, which may differ from node to node.
+void agree_on_identity(const Survey& survey, const Communicator& communicator) {
+    const std::string first = communicator.broadcast(identity_text(survey.run.identity), 0);
+    agree_on(communicator, [&] {
+        const auto differences = differences_between(identity_of_text(first), survey.run.identity);
+        if (differences.empty()) return;
+        throw Error(ExitCode::input, fmt::format("not the same inputs on all ranks: from rank 0 to rank {} on {}, {}; "
+                                                 "every node needs the same files",
+                                                 communicator.rank(), host_name(), text_of(differences)));
+    });
+}
+
 Survey agreed_survey(const RunOptions& options, const Communicator& communicator) {
     const Machine machine =
         inspect_machine({options.threads, options.memory_budget, options.backend != "cpu"}, communicator);
@@ -58,6 +70,7 @@ Survey agreed_survey(const RunOptions& options, const Communicator& communicator
         survey = make_survey(options, machine, std::move(opened));
         if (options.add) add_to_result(*survey);
     });
+    agree_on_identity(*survey, communicator);
     return std::move(*survey);
 }
 
@@ -117,6 +130,7 @@ RunRecord record_of(const Survey& survey, const Plan& plan, const Schedule& sche
     run.layers = survey.layers;
     run.block = survey.block;
     run.measures = measures_in_file(survey);
+    run.left_out = survey.left_out;
     for (const Measure* measure : survey.copied) run.copied_measures.emplace_back(measure->name);
     run.fingerprint = survey.fingerprint;
     run.identity = survey.run.identity;
@@ -224,6 +238,8 @@ void run_pipeline(const RunOptions& options, const std::string& command_line, co
     }
     Recorder recorder(survey.run, communicator, options.fresh);
     const Plan plan = agreed_plan(survey, recorder.done(), communicator);
+    if (!survey.note.empty()) progress.note("geom-mpi: " + survey.note);
+    for (const std::string& one : survey.left_out) progress.note("geom-mpi: left out: " + one);
     if (!recorder.damage().empty()) progress.note("geom-mpi: the journal is damaged: " + recorder.damage());
     progress.note(describe_run(survey, plan));
     if (!recorder.done().empty())

@@ -3,9 +3,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <set>
 
 #include "app/choose_backend.hpp"
-#include "app/fault.hpp"
 #include "core/error.hpp"
 #include "output/weights_digest.hpp"
 
@@ -17,17 +17,6 @@ std::string one_or_more(const char* what, const std::vector<std::int64_t>& risin
     return rising.size() == 1 ? fmt::format("{} {}", what, rising.front())
                               : fmt::format("{}s {} to {}", what, rising.front(), rising.back());
 }
-
-// Where a measure is, for a person who has to find what is wrong there.
-std::string place_of(const Load& load, const ModelShape& shape) {
-    if (load.of == UnitOf::global)
-        return std::string(name_of(shape.globals[static_cast<std::size_t>(load.index)].family));
-    const std::string layer = fmt::format("layer {}", shape.at(load.row).number);
-    if (load.of != UnitOf::expert) return layer;
-    return fmt::format("{}, {}", layer, one_or_more("expert", load.experts));
-}
-
-std::string place_of(const PairVisit& pair) { return one_or_more("head", pair.heads); }
 
 }  // namespace
 
@@ -44,7 +33,8 @@ Schedule::Schedule(const Survey& survey, const Plan& plan, Recorder& recorder, c
       heartbeat_(communicator, progress, phases, journal_folder(survey.run.file).string(),
                  [this] { return reader_.bytes_read() + survey_.backend->progress(); }),
       context_{survey.shape, survey.run.schema, *survey.backend,
-               [this](UnitResult result) { record(std::move(result)); }} {
+               [this](UnitResult result) { record(std::move(result)); },
+               [this](WeightFamily family, std::span<const Range> rows) { return read_rows(family, rows); }} {
     for (const Measure* measure : survey.measures) works_.push_back(measure->start(context_));
     communicator_.set_idle([this] { heartbeat_.tick(); });
     survey_.backend->workers().set_idle([this] { heartbeat_.tick(); });
@@ -61,6 +51,7 @@ void Schedule::run() {
         HeadStore blocks(plan_, pass, communicator_.rank(), *survey_.backend);
         sweep(pass, blocks);
         share_digests(pass);
+        if (!plan_.resident) stream_.reset();
         if (pass == 0) sweep_rising();
         stream_.reset();
         look_at_pairs(pass, blocks);
@@ -70,32 +61,49 @@ void Schedule::run() {
 
 // --- what was read ---------------------------------------------------------------------------------------------------
 
-namespace {
-
-Weight weight_of(const Survey& survey, const WeightRows& rows) {
-    const std::int64_t layer = rows.row < 0 ? -1 : survey.shape.at(rows.row).number;
-    return survey.checkpoint.weight(rows.family, layer, rows.expert);
+Weight Schedule::weight_of(const WeightRows& rows) const {
+    const std::int64_t layer = rows.row < 0 ? -1 : survey_.shape.at(rows.row).number;
+    return survey_.checkpoint.weight(rows.family, layer, rows.expert);
 }
 
-RowsRead without_digest(const Weight& weight, Range rows) {
-    return {weight.tensor, weight.first_row + rows.begin, weight.first_row + rows.end};
+RowsRead Schedule::read_of(const Weight& weight, Range rows) const {
+    return {weight.tensor, weight.first_row + rows.begin, weight.first_row + rows.end, reader_.digest_of(weight, rows)};
 }
 
-}  // namespace
+RowsRead Schedule::shared_read_of(const Weight& weight, Range rows) const {
+    const std::int64_t begin = weight.first_row + rows.begin;
+    return {weight.tensor, begin, weight.first_row + rows.end, block_digests_.at({weight.tensor, begin})};
+}
+
+StoredRows Schedule::read_rows(WeightFamily family, std::span<const Range> rows) {
+    const Weight weight = survey_.checkpoint.weight(family, -1);
+    StoredRows stored{memory_dtype(weight.dtype), weight.cols, {}};
+    const std::int64_t row_bytes = weight.cols * size_of(stored.dtype);
+    std::int64_t count = 0;
+    for (const Range range : rows) count += range.size();
+    stored.data = allocate_host(count * row_bytes);
+    std::vector<ReadJob> jobs;
+    std::byte* to = stored.data.data();
+    for (const Range range : rows) {
+        jobs.push_back({&weight, range, to});
+        to += range.size() * row_bytes;
+    }
+    reader_.read(jobs);
+    return stored;
+}
 
 // With the rows that it was computed from: a resumed run knows by them what it did not read again. Those of head blocks
-// were read by any rank.
+// and of strips were read by any rank.
 void Schedule::record(UnitResult result) {
     const auto measure = std::find_if(plan_.input.measures.begin(), plan_.input.measures.end(),
                                       [&](const MeasureDemand& one) { return one.name == result.unit.measure; });
     if (survey_.run.units.contains(result.unit) && measure != plan_.input.measures.end()) {
-        const bool of_heads = result.unit.of == UnitOf::head || result.unit.of == UnitOf::pair;
+        const bool of_heads = result.unit.of == UnitOf::head || result.unit.of == UnitOf::pair,
+                   of_strips = result.unit.of == UnitOf::global && measure->needs.rising.after == result.unit.first;
         for (const WeightRows& rows : rows_read(survey_.shape, measure->needs, result.unit)) {
-            const Weight weight = weight_of(survey_, rows);
-            RowsRead read = without_digest(weight, rows.rows);
-            read.digest =
-                of_heads ? block_digests_.at({read.tensor, read.begin}) : reader_.digest_of(weight, rows.rows);
-            result.read.push_back(std::move(read));
+            const Weight weight = weight_of(rows);
+            const bool by_any = of_heads || (of_strips && rows.family != WeightFamily::final_norm);
+            result.read.push_back(by_any ? shared_read_of(weight, rows.rows) : read_of(weight, rows.rows));
         }
     }
     recorder_.take(std::move(result));
@@ -108,10 +116,8 @@ void Schedule::share_digests(std::int64_t pass) {
     std::vector<RowsRead> blocks;
     const auto add = [&](const Load& load, WeightFamily family, Range of_weight) {
         const WeightRows rows{load.row, family, -1, of_weight};
-        const Weight weight = weight_of(survey_, rows);
-        RowsRead read = without_digest(weight, rows.rows);
-        read.digest = reader_.digest_of(weight, rows.rows);
-        blocks.push_back(std::move(read));
+        const Weight weight = weight_of(rows);
+        blocks.push_back(read_of(weight, rows.rows));
     };
     for (const Load& load : pass == 0 ? mine().loads : mine().later_loads) {
         if (!load.heads) continue;
@@ -139,27 +145,22 @@ void Schedule::begin_stream(const std::vector<Load>& loads, std::int64_t pass, s
                                       requests_of(plan_, loads, pass), slots, [this] { heartbeat_.tick(); });
 }
 
-// What goes wrong inside a measure is said with the measure and the place.
-template <class F>
-void Schedule::call(std::int64_t measure, const std::string& place, F&& f) {
-    const std::string& name = plan_.input.measures[static_cast<std::size_t>(measure)].name;
-    phases_.time(name, [&] {
-        try {
-            maybe_fail(name, communicator_.rank());
-            f(works_[static_cast<std::size_t>(measure)]);
-        } catch (const Error& error) {
-            throw Error(error.code(), fmt::format("{} ({}, {})", error.what(), name, place), error.where());
-        }
-    });
+// For a person who has to find what is wrong there.
+std::string Schedule::place_of(const Load& load) const {
+    if (load.of == UnitOf::global)
+        return std::string(name_of(survey_.shape.globals[static_cast<std::size_t>(load.index)].family));
+    const std::string layer = fmt::format("layer {}", survey_.shape.at(load.row).number);
+    return load.of == UnitOf::expert ? fmt::format("{}, {}", layer, one_or_more("expert", load.experts)) : layer;
 }
 
-const LayerWeights* Schedule::next_load(Failure& failure) {
+// Nothing where this rank has no load, while others have.
+const LayerWeights* Schedule::next_load(Failure& failure, bool there_is_one) {
     const LayerWeights* weights = nullptr;
     phases_.time("load", [&] {
         failure.keep([&] {
             maybe_fail("load", communicator_.rank());
             heartbeat_.stop_if_asked();
-            weights = stream_->next();
+            if (there_is_one) weights = stream_->next();
         });
     });
     return weights;
@@ -170,12 +171,14 @@ void Schedule::sweep(std::int64_t pass, HeadStore& blocks) {
     const std::int64_t rounds = plan_.rounds(pass);
     if (rounds == 0) return;
     progress_.begin("load", "weights", static_cast<double>(mine().bytes_read) / static_cast<double>(plan_.passes), "B");
-    begin_stream(pass == 0 ? mine().loads : mine().later_loads, pass, pass == 0 ? mine().slots : 2);
+    std::vector<Load> loads = pass == 0 ? mine().loads : mine().later_loads;
+    if (pass == 0 && plan_.resident) loads.insert(loads.end(), mine().rising.begin(), mine().rising.end());
+    begin_stream(loads, pass, pass == 0 ? mine().slots : 2);
     for (std::int64_t round = 0; round < rounds; ++round) {
         const std::int64_t before = reader_.bytes_read();
         const Load* load = plan_.load(pass, round, communicator_.rank());
         Failure failure;
-        const LayerWeights* weights = next_load(failure);
+        const LayerWeights* weights = next_load(failure, load != nullptr);
         if (weights != nullptr) failure.keep([&] { visit(*load, *weights); });
         const bool exchanges = plan_.exchanges(pass, round);
         if (exchanges && weights != nullptr && load->heads)
@@ -201,97 +204,8 @@ void Schedule::visit(const Load& load, const LayerWeights& weights) {
         seen.units = visit.units;
         if (load.of == UnitOf::global)
             seen.complete = load.rows.end == survey_.shape.globals[static_cast<std::size_t>(load.index)].rows;
-        call(visit.measure, place_of(load, survey_.shape), [&](const MeasureWork& work) { work.layer(seen); });
+        call(visit.measure, place_of(load), [&](const MeasureWork& work) { work.layer(seen); });
     }
-}
-
-// --- the rising sweep ------------------------------------------------------------------------------------------------
-//
-//   chunk c is on the i-th rank that has layers in step c + i:
-//
-//   step      0    1    2    3
-//   rank 0    c0   c1   c2
-//   rank 1         c0   c1   c2      what c0 carries goes from rank 0 to rank 1 between steps 0 and 1
-
-std::int64_t Schedule::chunks() const {
-    std::int64_t most = 0;
-    for (const MeasureDemand& measure : plan_.input.measures) {
-        if (!measure.owed.empty()) most = std::max(most, measure.needs.rising.chunks);
-    }
-    return most;
-}
-
-std::vector<std::int64_t> Schedule::rising_ranks() const {
-    std::vector<std::int64_t> ranks;
-    for (std::int64_t rank = 0; rank < std::ssize(plan_.ranks); ++rank) {
-        if (!plan_.ranks[static_cast<std::size_t>(rank)].rising.empty()) ranks.push_back(rank);
-    }
-    return ranks;
-}
-
-void Schedule::sweep_rising() {
-    const std::vector<std::int64_t> stages = rising_ranks();
-    if (stages.empty()) return;
-    const std::vector<Load>& loads = mine().rising;
-    const std::int64_t stage =
-        std::find(stages.begin(), stages.end(), std::int64_t{communicator_.rank()}) - stages.begin();
-    std::vector<std::vector<std::byte>> states;  // also of measures whose weights this rank's layers lack
-    for (const MeasureDemand& measure : plan_.input.measures) {
-        const bool carries = !measure.owed.empty() && measure.needs.rising.chunks > 0;
-        states.emplace_back(static_cast<std::size_t>(carries ? measure.needs.rising.state_bytes : 0));
-    }
-    if (!loads.empty()) begin_stream(loads, 0, mine().slots);
-    const std::vector<LayerRequest> requests = requests_of(plan_, loads, 0);
-    for (std::int64_t step = 0; step < chunks() + std::ssize(stages) - 1; ++step) {
-        const std::int64_t chunk = step - stage;
-        Failure failure;
-        if (!loads.empty() && chunk >= 0 && chunk < chunks()) {
-            if (chunk > 0) failure.keep([&] { stream_->restart(requests); });
-            for (const Load& load : loads) {
-                const LayerWeights* weights = next_load(failure);
-                if (weights != nullptr) failure.keep([&] { visit_rising(load, *weights, chunk, states); });
-            }
-        }
-        failure.agree(communicator_, phases_);
-        pass_states_on(step, states);
-    }
-}
-
-void Schedule::visit_rising(const Load& load, const LayerWeights& weights, std::int64_t chunk,
-                            std::vector<std::vector<std::byte>>& states) {
-    for (const Visit& visit : load.visits) {
-        const auto m = static_cast<std::size_t>(visit.measure);
-        const Rising& rising = plan_.input.measures[m].needs.rising;
-        if (chunk >= rising.chunks) continue;
-        LayerVisit seen{load.of, load.row, load.index, load.rows, weights};
-        seen.units = visit.units;
-        seen.chunk = chunk;
-        seen.state = states[m];
-        seen.complete = chunk == rising.chunks - 1;
-        call(visit.measure, place_of(load, survey_.shape), [&](const MeasureWork& work) { work.layer(seen); });
-    }
-}
-
-// After a step: to the next rank with layers goes what the chunk carries that was here. States are host memory.
-void Schedule::pass_states_on(std::int64_t step, std::vector<std::vector<std::byte>>& states) {
-    const std::vector<std::int64_t> stages = rising_ranks();
-    const auto stage = std::find(stages.begin(), stages.end(), std::int64_t{communicator_.rank()}) - stages.begin();
-    std::vector<std::string> sends(static_cast<std::size_t>(communicator_.size()));
-    const std::int64_t chunk = step - stage;
-    if (stage + 1 < std::ssize(stages) && chunk >= 0 && chunk < chunks()) {
-        std::string& message = sends[static_cast<std::size_t>(stages[static_cast<std::size_t>(stage + 1)])];
-        for (const auto& state : states) message.append(reinterpret_cast<const char*>(state.data()), state.size());
-    }
-    phases_.time("exchange", [&] {
-        for (const std::string& message : communicator_.all_to_all(sends)) {
-            std::size_t at = 0;
-            for (std::size_t m = 0; m < states.size() && !message.empty(); ++m) {
-                std::copy_n(reinterpret_cast<const std::byte*>(message.data()) + at, states[m].size(),
-                            states[m].begin());
-                at += states[m].size();
-            }
-        }
-    });
 }
 
 // --- pairs of heads --------------------------------------------------------------------------------------------------
@@ -311,7 +225,7 @@ void Schedule::look_at_pairs(std::int64_t pass, const HeadStore& blocks) {
         const PairVisit& pair = visits[static_cast<std::size_t>(round)];
         for (const Visit& visit : pair.visits) {
             failure.keep([&] {
-                call(visit.measure, place_of(pair), [&](const MeasureWork& work) {
+                call(visit.measure, one_or_more("head", pair.heads), [&](const MeasureWork& work) {
                     work.pair({blocks, pair.left, pair.right, pair.heads, visit.units});
                 });
             });

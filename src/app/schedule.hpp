@@ -1,10 +1,13 @@
 // A run of a plan: one loop for all measures. It loads what the plan lists, hands each visit to its measure, moves head
 // blocks and states between ranks, and decides nothing by itself.
 //
-//   pass 0    round by round: load | visits | agree | exchange        then the rising sweep, chunk by chunk
+//   pass 0    round by round: load | visits | agree | exchange
+//             then the rising sweep, chunk by chunk or row by row, and the strips that come after it
 //             share by share: agree | visits of pairs of heads
 //   pass 1..  the same with the rows of other heads
 #pragma once
+
+#include <fmt/format.h>
 
 #include <map>
 #include <memory>
@@ -13,6 +16,7 @@
 #include <vector>
 
 #include "app/failure.hpp"
+#include "app/fault.hpp"
 #include "app/heartbeat.hpp"
 #include "app/phases.hpp"
 #include "app/survey.hpp"
@@ -47,13 +51,28 @@ private:
     void sweep(std::int64_t pass, HeadStore& blocks);
     void sweep_rising();
     void look_at_pairs(std::int64_t pass, const HeadStore& blocks);
-    const LayerWeights* next_load(Failure& failure);
+    const LayerWeights* next_load(Failure& failure, bool there_is_one = true);
+    std::string place_of(const Load& load) const;
     template <class F>
     void call(std::int64_t measure, const std::string& place, F&& f);
     void visit(const Load& load, const LayerWeights& weights);
-    void visit_rising(const Load& load, const LayerWeights& weights, std::int64_t chunk,
-                      std::vector<std::vector<std::byte>>& states);
-    void pass_states_on(std::int64_t step, std::vector<std::vector<std::byte>>& states);
+    using States = std::vector<std::vector<std::byte>>;  // of a chunk, by measure
+    double rising_flops() const;
+    void rise_by_chunks(std::vector<States>& all);
+    void rise_by_rows(std::vector<States>& all);
+    void visit_rising(const Load& load, const LayerWeights& weights, std::int64_t chunk, States& states);
+    void pass_states_on(bool has_some, std::span<States> states);
+    void settle(Failure& failure);
+    void settle_all();
+    void sweep_strips(std::vector<States>& all);
+    void look_at_strips(std::int64_t measure, std::vector<States>& all);
+    void share_strips(std::int64_t measure, const std::map<std::int64_t, std::string>& mine_left);
+    std::map<std::int64_t, std::string> strips_of(std::int64_t measure, std::vector<std::byte>& state,
+                                                  Failure& failure);
+    StoredRows read_rows(WeightFamily family, std::span<const Range> rows);
+    Weight weight_of(const WeightRows& rows) const;
+    RowsRead read_of(const Weight& weight, Range rows) const;
+    RowsRead shared_read_of(const Weight& weight, Range rows) const;
     void record(UnitResult result);
     void share_digests(std::int64_t pass);
     void finish_measures();
@@ -77,5 +96,19 @@ private:
     std::unique_ptr<Collectives> collectives_;
     std::unique_ptr<LayerStream> stream_;
 };
+
+// What goes wrong inside a measure is said with the measure and the place.
+template <class F>
+void Schedule::call(std::int64_t measure, const std::string& place, F&& f) {
+    const std::string& name = plan_.input.measures[static_cast<std::size_t>(measure)].name;
+    phases_.time(name, [&] {
+        try {
+            maybe_fail(name, communicator_.rank());
+            f(works_[static_cast<std::size_t>(measure)]);
+        } catch (const Error& error) {
+            throw Error(error.code(), fmt::format("{} ({}, {})", error.what(), name, place), error.where());
+        }
+    });
+}
 
 }  // namespace geom

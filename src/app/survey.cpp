@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "app/choose_backend.hpp"
+#include "app/residual_input.hpp"
 #include "checkpoint/describe_shape.hpp"
 #include "core/error.hpp"
 #include "derivations/analysis.hpp"
@@ -56,17 +57,41 @@ std::filesystem::path output_file(const RunOptions& options, const Checkpoint& c
     return name + ".geom.h5";
 }
 
+bool has_residual(const std::vector<const Measure*>& measures) {
+    return std::any_of(measures.begin(), measures.end(), [](const Measure* one) { return one->name == "residual"; });
+}
+
+// What residual goes over, if it may be wanted. A measure that nobody named does not stop the others.
+void find_residual_input(const RunOptions& options, Survey& survey) {
+    if (!has_residual(survey.measures) && !options.add) return;
+    try {
+        ResidualInput input = residual_input(options, survey.checkpoint, survey.shape);
+        survey.shape.settings.residual = std::move(input.settings);
+        survey.residual_identity = std::move(input.identity);
+        survey.note = std::move(input.note);
+    } catch (const Error& error) {
+        if (!options.measures.empty() && has_residual(survey.measures)) throw;
+        if (names_residual_input(options)) throw;
+        survey.no_residual = error;
+        if (!has_residual(survey.measures)) return;
+        survey.left_out.push_back(fmt::format("residual: {}", error.what()));
+        std::erase_if(survey.measures, [](const Measure* one) { return one->name == "residual"; });
+    }
+}
+
 // What has to be equal for recorded units to be this run's, whatever the measures.
 Identity identity_of(const Survey& survey) {
     const std::string& path = survey.format.path;
-    return {{"geom-mpi version", GEOM_VERSION},
-            {"model", survey.checkpoint.name()},
-            {"commit", survey.checkpoint.commit()},
-            {"fingerprint", survey.fingerprint},
-            {"family", survey.shape.family},
-            {"layers", fmt::format("{}:{}", survey.layers.begin, survey.layers.end)},
-            {"top-k", fmt::format("{}", survey.shape.settings.top_k)},
-            {"products", survey.backend->on_device() ? path + " on " + survey.backend->device() : path}};
+    Identity identity{{"geom-mpi version", GEOM_VERSION},
+                      {"model", survey.checkpoint.name()},
+                      {"commit", survey.checkpoint.commit()},
+                      {"fingerprint", survey.fingerprint},
+                      {"family", survey.shape.family},
+                      {"layers", fmt::format("{}:{}", survey.layers.begin, survey.layers.end)},
+                      {"top-k", fmt::format("{}", survey.shape.settings.top_k)},
+                      {"products", survey.backend->on_device() ? path + " on " + survey.backend->device() : path}};
+    if (has_residual(survey.measures)) identity["residual"] = survey.residual_identity;
+    return identity;
 }
 
 // Schema and units of the measures that are computed, schema of all in the file.
@@ -105,6 +130,7 @@ Survey make_survey(const RunOptions& options, const Machine& machine, OpenedChec
     if (options.block) check_block(survey.block, survey.layers);
     survey.shape = shape_of(survey.checkpoint, survey.layers, {options.top_k});
     survey.measures = chosen_measures(options);
+    find_residual_input(options, survey);
     check_address_space(machine.threads);
     survey.backend = make_backend(options.backend, machine);
     survey.format = block_format(survey.shape, *survey.backend);
@@ -121,8 +147,14 @@ void add_to_result(Survey& survey) {
     if (!std::filesystem::exists(survey.run.file))
         throw Error(ExitCode::input, fmt::format("--add: {} is not there; without --add a run makes it", file));
     const ResultReader result(survey.run.file);
-    const auto differences =
-        differences_between(identity_of_text(result.text_attribute("", "identity")), survey.run.identity);
+    Identity recorded = identity_of_text(result.text_attribute("", "identity"));
+    if (!recorded.contains("residual")) {
+        survey.run.identity.erase("residual");
+    } else {  // its numbers stay: what they are of has to be known again
+        if (survey.no_residual) throw Error(*survey.no_residual);
+        survey.run.identity["residual"] = survey.residual_identity;
+    }
+    const auto differences = differences_between(recorded, survey.run.identity);
     if (!differences.empty()) {
         throw Error(ExitCode::usage,
                     fmt::format("--add: {} is the result of another run: {}; add to it with the options it was made "
@@ -140,6 +172,8 @@ void add_to_result(Survey& survey) {
         survey.copied.push_back(measure);
         std::erase(survey.measures, measure);
     }
+    if (has_residual(survey.copied)) survey.shape.settings.residual.legacy = result.has("legacy/residual/frob");
+    if (has_residual(survey.measures)) survey.run.identity["residual"] = survey.residual_identity;
     declare(survey);
 }
 

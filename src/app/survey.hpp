@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "app/options.hpp"
 #include "checkpoint/checkpoint.hpp"
 #include "checkpoint/fingerprint.hpp"
+#include "core/error.hpp"
 #include "derivations/derivation.hpp"
 #include "kernels/backend.hpp"
 #include "measures/measure.hpp"
@@ -29,6 +31,10 @@ struct Survey {
     ModelShape shape;
     std::vector<const Measure*> measures;  ///< that are computed
     std::vector<const Measure*> copied;    ///< whose numbers come from the result that is there (--add)
+    std::vector<std::string> left_out;     ///< measures that run unasked but for this model or text, with the reason
+    std::string note;                      ///< about what residual goes over
+    std::optional<Error> no_residual;      ///< why it has nothing to go over
+    std::string residual_identity;         ///< of what it goes over
     std::unique_ptr<Backend> backend;
     HeadBlockFormat format;
     RunToRecord run;  ///< the file, and what `measures` write and emit

@@ -2,7 +2,6 @@
 
 #include <fmt/format.h>
 
-#include "checkpoint/hub_cache.hpp"
 #include "checkpoint/input_file.hpp"
 #include "checkpoint/json.hpp"
 #include "core/error.hpp"
@@ -233,7 +232,8 @@ Checkpoint Checkpoint::open(const std::string& model, const std::string& revisio
         result.family_ = &model_family(result.synthetic_->family);
         return result;
     }
-    const ModelFolder folder = resolve_model(model, revision);
+    result.folder_ = resolve_model(model, revision);
+    const ModelFolder& folder = *result.folder_;
     const std::filesystem::path config_path = folder.folder / "config.json";
     check_inside(config_path, folder.allowed_root);
     result.name_ = folder.name;

@@ -9,6 +9,7 @@
 
 #include "checkpoint/catalogue.hpp"
 #include "checkpoint/families.hpp"
+#include "checkpoint/hub_cache.hpp"
 #include "checkpoint/model_config.hpp"
 #include "checkpoint/stored_names.hpp"
 #include "checkpoint/synthetic.hpp"
@@ -26,6 +27,7 @@ public:
     const std::string& name() const noexcept { return name_; }  ///< hub id, folder name or synth: name
     const std::string& revision() const noexcept { return revision_; }
     const std::string& commit() const noexcept { return commit_; }
+    const ModelFolder* folder() const noexcept { return folder_ ? &*folder_ : nullptr; }  ///< none of a synthetic model
     const ModelConfig& config() const noexcept { return config_; }
     const ModelFamily& family() const noexcept { return *family_; }
     const std::vector<std::filesystem::path>& files() const noexcept;  ///< of FileSource::file
@@ -46,6 +48,7 @@ private:
     ScaleSource scales_of(const TensorInfo& tensor) const;
 
     std::string name_, revision_, commit_;
+    std::optional<ModelFolder> folder_;
     ModelConfig config_;
     const ModelFamily* family_ = nullptr;
     Catalogue catalogue_;  // empty for a synthetic model

@@ -1,8 +1,10 @@
 #include "checkpoint/synthetic.hpp"
 
+#include <fmt/format.h>
+
 #include <cmath>
 
-#include <fmt/format.h>
+#include "checkpoint/philox.hpp"
 
 namespace geom {
 namespace {
@@ -87,6 +89,21 @@ SyntheticSource synthetic_source(const SyntheticModel& model, WeightFamily famil
     source.own_factor = factor(t);
     source.exponent = scale.exponent;
     return source;
+}
+
+std::vector<std::int32_t> synthetic_tokens(std::uint64_t seed, std::int64_t vocabulary, std::int64_t count) {
+    const auto low = [](std::uint64_t number) { return static_cast<std::uint32_t>(number); };
+    const auto high = [](std::uint64_t number) { return static_cast<std::uint32_t>(number >> 32U); };
+    const std::uint64_t key = fnv1a_64("token_ids");
+    std::vector<std::int32_t> ids;
+    for (std::uint64_t block = 0; std::ssize(ids) < count; ++block) {
+        for (const std::uint32_t word :
+             philox4x32({low(block), high(block), low(key), high(key)}, {low(seed), high(seed)})) {
+            ids.push_back(static_cast<std::int32_t>(high(word * static_cast<std::uint64_t>(vocabulary))));
+        }
+    }
+    ids.resize(static_cast<std::size_t>(count));
+    return ids;
 }
 
 }  // namespace geom

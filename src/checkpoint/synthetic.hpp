@@ -20,6 +20,7 @@
 #include <filesystem>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "checkpoint/model_config.hpp"
 #include "checkpoint/weight.hpp"
@@ -65,6 +66,11 @@ SyntheticSource synthetic_source(const SyntheticModel& model, WeightFamily famil
 /// Writes elements [begin, end) of the source, counted from its first element, as `dtype` to `out`.
 /// dtype is bf16, f16, f32 or f64. Any split of a range, on any number of threads, writes the same bytes.
 void generate(const SyntheticSource& source, DType dtype, std::int64_t begin, std::int64_t end, std::byte* out);
+
+/// Token ids for a forward pass, each of [0, vocabulary) as likely as the others to 2^-32: id i is word * vocabulary
+/// div 2^32 with word i mod 4 of the block of key = seed and counter = (i div 4, hash of "token_ids"). vocabulary <=
+/// 2^31.
+std::vector<std::int32_t> synthetic_tokens(std::uint64_t seed, std::int64_t vocabulary, std::int64_t count);
 
 /// Writes the same model as a checkpoint folder: config.json and shards of at most `shard_bytes` of weights (a larger
 /// tensor is alone in its shard) with their index, or one model.safetensors. Everything is written under temporary

@@ -12,6 +12,7 @@
 #include "core/dtype.hpp"
 #include "core/forward_shape.hpp"
 #include "core/range.hpp"
+#include "core/residual_settings.hpp"
 #include "core/weight_family.hpp"
 
 namespace geom {
@@ -45,6 +46,7 @@ struct LayerShape {
 /// Options that change numbers.
 struct MeasureSettings {
     std::int64_t top_k = 8;  ///< singular directions that are kept of each head; at most head_dim are
+    ResidualSettings residual = {};
 };
 
 struct ModelShape {

@@ -6,6 +6,7 @@
 #include "derivations/labels.hpp"
 #include "derivations/legacy_analysis.hpp"
 #include "derivations/matching.hpp"
+#include "derivations/phases.hpp"
 
 namespace geom {
 
@@ -15,6 +16,7 @@ std::span<const Derivation> derivations() {
         matching_derivation(),
         analysis_derivation(),
         legacy_analysis_derivation(),
+        phases_derivation(),
     };
     return all;
 }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "core/error.hpp"
 
@@ -40,6 +41,7 @@ bool make_orthogonal(double* a, double* b, std::int64_t n) {
 // Of a symmetric matrix: the diagonal, and the elements beside it from index 1 on.
 struct Tridiagonal {
     std::vector<double> diagonal, beside;
+    std::vector<double> vectors = {};  // [n, n], where wanted: rows that are turned along
 };
 
 // Row i (of i + 1 elements) is reflected onto its last but one, from the last row upwards.
@@ -66,6 +68,18 @@ Tridiagonal tridiagonal_of(std::vector<double>& a, std::int64_t n) {
     return t;
 }
 
+void turn_rows(Tridiagonal& t, std::int64_t i, double sine, double cosine) {
+    if (t.vectors.empty()) return;
+    const std::int64_t n = std::ssize(t.diagonal);
+    double* upper = t.vectors.data() + i * n;
+    double* lower = upper + n;
+    for (std::int64_t j = 0; j < n; ++j) {
+        const double old = lower[j];
+        lower[j] = sine * upper[j] + cosine * old;
+        upper[j] = cosine * upper[j] - sine * old;
+    }
+}
+
 // One implicit QL step on elements first .. last, which no zero beside the diagonal divides.
 void ql_step(Tridiagonal& t, std::int64_t first, std::int64_t last) {
     std::vector<double>&d = t.diagonal, &e = t.beside;
@@ -81,6 +95,7 @@ void ql_step(Tridiagonal& t, std::int64_t first, std::int64_t last) {
         }
         sine = f / length;
         cosine = g / length;
+        turn_rows(t, i, sine, cosine);
         g = d[at(i + 1)] - p;
         const double turn = (d[at(i)] - g) * sine + 2.0 * cosine * b;
         p = sine * turn;
@@ -120,8 +135,11 @@ std::vector<double> singular_values_of(std::span<const double> matrix, std::int6
     return values;
 }
 
-std::vector<double> symmetric_eigenvalues_of(std::vector<double> matrix, std::int64_t n) {
-    Tridiagonal t = tridiagonal_of(matrix, n);
+namespace {
+
+// Its diagonal becomes the eigenvalues, its vectors' rows what they were turned into.
+void make_diagonal(Tridiagonal& t) {
+    const std::int64_t n = std::ssize(t.diagonal);
     std::int64_t steps = 0;
     for (std::int64_t first = 0; first < n; ++first) {
         for (;;) {
@@ -135,6 +153,42 @@ std::vector<double> symmetric_eigenvalues_of(std::vector<double> matrix, std::in
             ql_step(t, first, last);
         }
     }
+}
+
+// Takes a vector of the tridiagonal form back to the matrix: row i of `reflected` holds what row i was reflected along.
+void reflect_back(const std::vector<double>& reflected, std::int64_t n, double* vector) {
+    for (std::int64_t i = 1; i < n; ++i) {
+        const double* v = reflected.data() + i * n;
+        const double square = dot(v, v, i);
+        if (square == 0.0) continue;
+        const double along = 2.0 * dot(v, vector, i) / square;
+        for (std::int64_t j = 0; j < i; ++j) vector[j] -= along * v[j];
+    }
+}
+
+}  // namespace
+
+std::vector<double> leading_eigenvectors_of(std::vector<double> matrix, std::int64_t n, std::int64_t k) {
+    Tridiagonal t = tridiagonal_of(matrix, n);
+    t.vectors.assign(at(n * n), 0.0);
+    for (std::int64_t i = 0; i < n; ++i) t.vectors[at(i * n + i)] = 1.0;
+    make_diagonal(t);
+    std::vector<std::int64_t> order(at(n));
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(),
+                     [&](std::int64_t a, std::int64_t b) { return t.diagonal[at(a)] > t.diagonal[at(b)]; });
+    std::vector<double> leading;
+    for (std::int64_t j = 0; j < k; ++j) {
+        double* vector = t.vectors.data() + order[at(j)] * n;
+        reflect_back(matrix, n, vector);
+        leading.insert(leading.end(), vector, vector + n);
+    }
+    return leading;
+}
+
+std::vector<double> symmetric_eigenvalues_of(std::vector<double> matrix, std::int64_t n) {
+    Tridiagonal t = tridiagonal_of(matrix, n);
+    make_diagonal(t);
     std::sort(t.diagonal.begin(), t.diagonal.end(), [](double a, double b) { return std::abs(a) > std::abs(b); });
     return std::move(t.diagonal);
 }

@@ -15,4 +15,7 @@ std::vector<double> singular_values_of(std::span<const double> matrix, std::int6
 /// implicit shifts (Martin, Reinsch, Wilkinson 1968; Dubrulle 1970). Throws Error(numerics) when it does not converge.
 std::vector<double> symmetric_eigenvalues_of(std::vector<double> matrix, std::int64_t n);
 
+/// Unit eigenvectors [k, n] of its k <= n largest eigenvalues (not magnitudes), the largest first; either sign.
+std::vector<double> leading_eigenvectors_of(std::vector<double> matrix, std::int64_t n, std::int64_t k);
+
 }  // namespace geom

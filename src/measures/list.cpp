@@ -6,6 +6,7 @@
 #include "measures/legacy_heads.hpp"
 #include "measures/match.hpp"
 #include "measures/measure.hpp"
+#include "measures/residual.hpp"
 #include "measures/spectra.hpp"
 #include "measures/variation.hpp"
 
@@ -22,6 +23,7 @@ std::span<const Measure> measures() {
         spectra_measure(),
         variation_measure(),
         legacy_variation_measure(),
+        residual_measure(),
         // clang-format on
     };
     return all;

@@ -1,6 +1,7 @@
 #include "measures/measure.hpp"
 
 #include <algorithm>
+#include <cstring>
 
 namespace geom {
 
@@ -9,6 +10,24 @@ const Measure* find_measure(std::string_view name) {
     const auto found =
         std::find_if(all.begin(), all.end(), [&](const Measure& measure) { return measure.name == name; });
     return found == all.end() ? nullptr : &*found;
+}
+
+double number_of(const StoredRows& rows, std::int64_t i) {
+    const std::byte* from = rows.data.data() + i * size_of(rows.dtype);
+    const auto as = [from](auto value) {
+        std::memcpy(&value, from, sizeof value);
+        return value;
+    };
+    switch (rows.dtype) {
+        case DType::bf16:
+            return bf16_to_f32(as(std::uint16_t{}));
+        case DType::f16:
+            return f16_to_f32(as(std::uint16_t{}));
+        case DType::f64:
+            return as(double{});
+        default:
+            return as(float{});
+    }
 }
 
 MeasureDemand demand_of(const Measure& measure, const ModelShape& shape, Backend& backend,

@@ -23,12 +23,24 @@
 
 namespace geom {
 
+/// Rows of a weight, one after the other, in memory_dtype().
+struct StoredRows {
+    DType dtype = DType::f32;
+    std::int64_t cols = 0;
+    Buffer data;
+};
+
+/// The i-th number of all of them.
+double number_of(const StoredRows& rows, std::int64_t i);
+
 /// What every run of a measure gets; outlives it.
 struct MeasureContext {
     const ModelShape& shape;
     const Schema& schema;
     Backend& backend;
     std::function<void(UnitResult)> emit;  ///< takes a finished unit, once
+    /// Reads rows of a weight of no layer at once, into the host's memory: those of Needs::besides.
+    std::function<StoredRows(WeightFamily, std::span<const Range>)> read_rows = {};
 };
 
 /// A layer, some experts of one or a strip of a global, in the backend's memory until the call returns.
@@ -40,9 +52,11 @@ struct LayerVisit {
     const LayerWeights& weights;
     const LayerWeights* previous = nullptr;  ///< the row before, where the measure asked for it and there is one
     std::int64_t chunk = 0;                  ///< of a rising sweep
-    std::span<std::byte> state = {};         ///< of a rising sweep: what the row before left, to be left for the next
-    std::span<const Unit> units = {};  ///< owed; to be emitted in this call when `complete`; they name the experts
-    bool complete = true;              ///< the last strip of a global, the last chunk of a rising sweep
+    std::span<std::byte> state = {};         ///< of a rising sweep: what the row before left, to be left for the next;
+                                             ///< of a strip after it: what all chunks left, one after the other
+    std::span<std::byte> left = {};          ///< of a strip: what is to be left for MeasureWork::strips
+    std::span<const Unit> units = {};        ///< owed; to be emitted when `complete`, in finish() at the latest; they name the experts
+    bool complete = true;                    ///< the last strip of a global, the last chunk of a rising sweep
 };
 
 /// Blocks of the query heads `heads` of share `left`, and of all heads of share `right`, of all layers with attention.
@@ -53,11 +67,21 @@ struct HeadVisit {
     std::span<const Unit> units;          ///< owed; to be emitted in this call
 };
 
+/// What the looks at all strips left, in the order of rows; on every rank.
+struct StripsVisit {
+    std::span<const std::byte> left;
+    std::span<const Unit> units;  ///< on one rank: owed, to be emitted in this call
+};
+
 /// One run of a measure on one rank: closures hold its state.
 struct MeasureWork {
     std::function<void(const LayerVisit&)> layer;
     std::function<void(const HeadVisit&)> pair;
     std::function<void()> finish;  ///< when all visits of all ranks are over
+    /// Of a rising sweep, called while it returns true, when no rank waits for this one's rows (at the end, or after
+    /// each row): emits some of what its last chunks have completed.
+    std::function<bool()> settle = {};
+    std::function<void(const StripsVisit&)> strips = {};
 };
 
 struct Measure {

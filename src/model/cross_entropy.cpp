@@ -53,10 +53,15 @@ void CrossEntropy::set(const TokenChunk& chunk, const float* stream, const Matri
 }
 
 void CrossEntropy::add(const MatrixRef& rows, std::int64_t first_row) {
+    look(rows, first_row, {largest_, sum_, wanted_});
+}
+
+void CrossEntropy::look(const MatrixRef& rows, std::int64_t first_row, const LogSumExp& kept) {
     for (std::int64_t chunk = 0; chunk < std::ssize(states_); ++chunk) {
         const Activations x = of_chunk(chunk);
-        const auto here = [&](auto& all) { return std::span(all).subspan(at(chunk * chunk_tokens), at(x.tokens)); };
-        backend_.transformer().add_logits(x, rows, first_row, here(next_), {here(largest_), here(sum_), here(wanted_)});
+        const auto here = [&](auto all) { return all.subspan(at(chunk * chunk_tokens), at(x.tokens)); };
+        backend_.transformer().add_logits(x, rows, first_row, here(std::span<const std::int32_t>(next_)),
+                                          {here(kept.largest), here(kept.sum), here(kept.wanted)});
     }
 }
 

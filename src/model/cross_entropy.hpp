@@ -30,6 +30,7 @@ public:
     void set(const TokenChunk& chunk, const float* stream, const MatrixRef& final_norm);
 
     /// The rows of lm_head (embed_tokens where it is tied) from first_row on. Every row once.
+    void look(const MatrixRef& rows, std::int64_t first_row, const LogSumExp& kept);  ///< `kept` is the caller's
     void add(const MatrixRef& rows, std::int64_t first_row);
 
     /// NaN for a text of one token.

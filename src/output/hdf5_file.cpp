@@ -394,6 +394,11 @@ std::optional<ValueType> Hdf5File::type(const std::string& path) const {
     return {};
 }
 
+bool Hdf5File::holds_integers(const std::string& path) const {
+    const auto stored_type = owned(H5Dget_type(open_dataset(path).id()), H5Tclose, place("read", path));
+    return H5Tget_class(stored_type.id()) == H5T_INTEGER;
+}
+
 bool Hdf5File::is_scale(const std::string& path) const { return H5DSis_scale(open_dataset(path).id()) > 0; }
 
 std::vector<std::string> Hdf5File::scales(const std::string& path) const {

@@ -83,6 +83,7 @@ public:
     std::vector<std::string> datasets() const;                     ///< paths of all, by name
     bool has(const std::string& path) const;                       ///< a dataset
     std::optional<ValueType> type(const std::string& path) const;  ///< none where it is another than these
+    bool holds_integers(const std::string& path) const;            ///< of any size
     bool is_scale(const std::string& path) const;
     /// Names of the scales attached to a dataset's axes; "" for an axis without.
     std::vector<std::string> scales(const std::string& path) const;

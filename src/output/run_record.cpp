@@ -111,6 +111,7 @@ std::vector<Attribute> root_attributes(const RunRecord& run) {
     };
     if (const std::string text = not_in_digest(run); !text.empty())
         attributes.push_back({"", "weights_digest_missing", text});
+    if (!run.left_out.empty()) attributes.push_back({"", "left_out", run.left_out});
     return attributes;
 }
 

@@ -33,6 +33,7 @@ struct RunRecord {
     Range layers;                       ///< of the model, that were looked at
     Range block;                        ///< of these layers, over which variation is summarised
     std::vector<std::string> measures;  ///< in the file, in its order
+    std::vector<std::string> left_out;  ///< measures that run unasked, but not on this model: "NAME: why"
     Identity identity;
     // of the machine
     std::string backend;

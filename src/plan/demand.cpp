@@ -72,6 +72,7 @@ public:
 
     /// All families of all sets on one rank, also where no unit of this very row is owed.
     void want_rising(const Needs& needs) {
+        rising_experts_ = rising_experts_ || needs.rising.experts;
         std::vector<WeightFamily> all;
         for (const auto& set : needs.together) {
             for (const WeightFamily family : present(set)) insert_rising(all, family);
@@ -115,6 +116,7 @@ public:
             insert_rising(loaded, WeightFamily::k_proj);
         }
         for (const WeightFamily family : loaded) part_of(family).bytes += layer_.find(family)->bytes();
+        if (rising_experts_ && !rising_.empty()) part_of(rising_.front()).bytes += bytes_of_other_experts();
         for (const Wanted& wanted : visits_) add(part_of(wanted.family).visits, wanted.measure, wanted.unit);
         std::vector<Part> parts;
         for (auto& [leader, part] : found) parts.push_back(std::move(part));
@@ -129,6 +131,15 @@ private:
         std::int64_t measure;
         Unit unit;
     };
+
+    // Those that no part of their own counts.
+    std::int64_t bytes_of_other_experts() const {
+        std::int64_t bytes = 0;
+        for (const WeightShape& weight : layer_.weights) {
+            if (weight.expert >= 0 && !experts_.contains(weight.expert)) bytes += weight.bytes();
+        }
+        return bytes;
+    }
 
     static WeightFamily first(const Part& part) {
         return part.heads || part.whole.empty() ? WeightFamily::q_proj : part.whole.front();
@@ -149,7 +160,7 @@ private:
     std::int64_t row_;
     Joined joined_;
     std::vector<WeightFamily> whole_, previous_, rising_;
-    bool heads_ = false;
+    bool heads_ = false, rising_experts_ = false;
     std::vector<Wanted> visits_;
     std::map<std::int64_t, Part> experts_;
 };
@@ -161,7 +172,7 @@ bool fits(const Needs& needs, UnitOf of) {
         case UnitOf::expert:
             return needs.experts;
         case UnitOf::global:
-            return needs.globals;
+            return needs.globals || needs.rising.after >= 0;
         case UnitOf::head:
             return needs.pairs == HeadPairs::same_head;
         case UnitOf::pair:
@@ -234,6 +245,8 @@ Demand demand_of(const ModelShape& shape, std::span<const MeasureDemand> measure
                 if (!rising) rows[static_cast<std::size_t>(unit.first)].want_set(measure, needs, unit);
             } else if (unit.of == UnitOf::expert) {
                 rows[static_cast<std::size_t>(unit.first)].want_expert(measure, unit);
+            } else if (unit.of == UnitOf::global && unit.first == needs.rising.after) {
+                demand.after.push_back({measure, {unit}});
             } else if (unit.of == UnitOf::global) {
                 want_global(shape, measure, unit, demand.globals);
             } else {
@@ -269,6 +282,8 @@ std::vector<WeightRows> rows_read(const ModelShape& shape, const Needs& needs, c
             families.insert(at->begin(), at->end());
         for (const WeightFamily family : families) {
             add(unit.first, family, -1);
+            for (std::int64_t expert = 0; needs.rising.experts && expert < shape.at(unit.first).experts; ++expert)
+                add(unit.first, family, expert);
             if (needs.previous_layer && unit.first > 0) add(unit.first - 1, family, -1);
         }
     } else if (unit.of == UnitOf::expert) {
@@ -285,6 +300,9 @@ std::vector<WeightRows> rows_read(const ModelShape& shape, const Needs& needs, c
             if (needs.form == BlockForm::folded) add(row, WeightFamily::input_ln, -1);
         }
     }
+    for (const auto& [whose, rows] : needs.besides) {
+        if (whose == unit) read.push_back(rows);
+    }
     return read;
 }
 
@@ -292,11 +310,15 @@ namespace {
 
 constexpr std::int64_t at_a_time = std::int64_t{64} << 20;  // bytes of what comes in pieces
 
+std::int64_t rows_in(const WeightShape& global, std::int64_t bytes) noexcept {
+    return std::clamp<std::int64_t>(bytes / (global.cols * size_of(memory_dtype(global.dtype))), 1, global.rows);
+}
+
 }  // namespace
 
-std::int64_t strip_rows(const WeightShape& global) noexcept {
-    return std::clamp<std::int64_t>(at_a_time / (global.cols * size_of(memory_dtype(global.dtype))), 1, global.rows);
-}
+std::int64_t strip_rows(const WeightShape& global) noexcept { return rows_in(global, at_a_time); }
+
+std::int64_t shared_strip_rows(const WeightShape& global) noexcept { return rows_in(global, std::int64_t{8} << 20); }
 
 std::int64_t experts_at_a_time(const LayerShape& layer) noexcept {
     std::int64_t bytes = 1;

@@ -10,6 +10,7 @@
 #include <functional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/model_shape.hpp"
@@ -29,6 +30,19 @@ enum class HeadPairs : std::uint8_t {
 struct Rising {
     std::int64_t chunks = 0;       ///< pieces that go through all layers one after the other; 0: no such sweep
     std::int64_t state_bytes = 0;  ///< of host memory, that a chunk carries from layer to layer
+    bool experts = false;          ///< all experts of a mixture come with its layer
+    /// Index into ModelShape::globals: what all chunks left is held against it in the end, in strips of its rows that
+    /// all ranks share. Its unit is (global, after); -1: nothing is.
+    std::int64_t after = -1;
+    std::int64_t strip_bytes = 0;  ///< of host memory, that a look at a strip leaves
+};
+
+/// Rows of a weight.
+struct WeightRows {
+    std::int64_t row = 0;  ///< of ModelShape::layers; -1 for a global
+    WeightFamily family = WeightFamily::q_proj;
+    std::int64_t expert = -1;
+    Range rows;
 };
 
 /// What a measure wants to have in its hands.
@@ -42,6 +56,8 @@ struct Needs {
     Rising rising;
     HeadPairs pairs = HeadPairs::none;
     BlockForm form = BlockForm::stored;  ///< of the head blocks it wants
+    /// What a unit reads by itself besides: too few rows to be planned.
+    std::vector<std::pair<Unit, WeightRows>> besides = {};
 };
 
 /// What units cost, in the terms a machine's rates are measured in.
@@ -63,6 +79,10 @@ struct MemoryNeed {
     std::int64_t pair_host = 0;   ///< of the host's, likewise
     std::int64_t kept = 0;        ///< of the backend's, from its first layer to the end of the run
     std::int64_t kept_host = 0;   ///< of the host's, likewise
+    std::int64_t row = 0;         ///< of the backend's, for a row of a rising sweep until its units are emitted
+    std::int64_t row_host = 0;    ///< of the host's, likewise
+    std::int64_t after = 0;       ///< of the backend's, while it looks at strips after a rising sweep
+    std::int64_t after_host = 0;  ///< of the host's, likewise
 };
 
 /// A measure as the plan sees it.
@@ -104,18 +124,11 @@ struct Demand {
     bool heads = false;                   ///< head blocks are exchanged
     bool folded = false;                  ///< some of them in folded form: the input norm is at hand with them
     bool rising = false;                  ///< a layer is not divided: what goes from layer to layer has one way
+    std::vector<Visit> after;             ///< units of what is held against a global after the rising sweep
 };
 
 /// Throws Error(internal) for a unit that does not fit its measure's needs or the shape.
 Demand demand_of(const ModelShape& shape, std::span<const MeasureDemand> measures);
-
-/// Rows of a weight.
-struct WeightRows {
-    std::int64_t row = 0;  ///< of ModelShape::layers; -1 for a global
-    WeightFamily family = WeightFamily::q_proj;
-    std::int64_t expert = -1;
-    Range rows;
-};
 
 /// What a unit is computed from, so far as no other unit of its measure says so: all units of a measure together name
 /// all that it reads. Of a pair of heads that is its query head, and that head's key.
@@ -123,6 +136,8 @@ std::vector<WeightRows> rows_read(const ModelShape& shape, const Needs& needs, c
 
 /// Rows of a global that are in memory at a time: what 64 MiB hold, by the model alone.
 std::int64_t strip_rows(const WeightShape& global) noexcept;
+/// Rows of the strips that ranks share after a rising sweep: what 8 MiB hold.
+std::int64_t shared_strip_rows(const WeightShape& global) noexcept;
 
 /// Experts of a layer that are in memory at a time: as many as 64 MiB hold and one at least, by the model alone.
 std::int64_t experts_at_a_time(const LayerShape& layer) noexcept;

@@ -1,6 +1,7 @@
 #include "plan/loads.hpp"
 
 #include <algorithm>
+#include <numeric>
 
 #include "plan/ownership.hpp"
 
@@ -140,6 +141,10 @@ Load rising_load(const ModelShape& shape, std::span<const MeasureDemand> measure
         }
         if (there.empty()) continue;  // what is carried passes such a layer by
         insert_all(load.whole, there);
+        if (measure.needs.rising.experts) {
+            load.experts.resize(static_cast<std::size_t>(shape.at(row).experts));
+            std::iota(load.experts.begin(), load.experts.end(), std::int64_t{0});
+        }
         Visit visit{static_cast<std::int64_t>(m), {}};
         for (const Unit& unit : measure.owed) {
             if (unit.of == UnitOf::layer && unit.first == row) visit.units.push_back(unit);
@@ -181,6 +186,24 @@ Owners owners_of(const Demand& demand, std::int64_t ranks) {
     return owners;
 }
 
+/// Strips of the globals that states are held against, dealt out to the ranks one after the other.
+void deal_out_strips(const ModelShape& shape, const Demand& demand, std::vector<RankLoads>& loads) {
+    for (const Visit& visit : demand.after) {
+        const std::int64_t index = visit.units.front().first;
+        const WeightShape& weight = shape.globals[static_cast<std::size_t>(index)];
+        const std::int64_t step = shared_strip_rows(weight);
+        for (std::int64_t row = 0; row < weight.rows; row += step) {
+            Load load;
+            load.of = UnitOf::global;
+            load.index = index;
+            load.rows = {row, std::min(row + step, weight.rows)};
+            load.whole = {weight.family};
+            load.visits = {row == 0 ? visit : Visit{visit.measure, {}}};
+            loads[static_cast<std::size_t>(row / step) % loads.size()].after.push_back(std::move(load));
+        }
+    }
+}
+
 std::vector<Range> joined_rows(std::span<const std::int64_t> blocks, std::int64_t block_rows) {
     std::vector<Range> rows;
     for (const std::int64_t block : blocks) {
@@ -218,7 +241,22 @@ std::vector<RankLoads> loads_of(const ModelShape& shape, std::span<const Measure
     for (std::size_t g = 0; g < owners.globals.size(); ++g)
         sequences[static_cast<std::size_t>(owners.globals[g])].add_global(demand.globals[g]);
     for (std::size_t r = 0; r < loads.size(); ++r) loads[r].loads = std::move(sequences[r]).loads();
+    deal_out_strips(shape, demand, loads);
     return loads;
+}
+
+void share_loads(std::vector<Load>& loads, std::vector<Load>& rising) {
+    for (Load& later : rising) {
+        const auto first = std::find_if(loads.begin(), loads.end(), [&](const Load& load) {
+            return load.of == UnitOf::layer && load.row == later.row && load.repeated.empty();
+        });
+        if (first == loads.end()) continue;
+        insert_all(first->whole, later.whole);
+        later.whole = first->whole;
+        later.heads = first->heads;
+        first->experts = later.experts;
+        later.shared = true;
+    }
 }
 
 std::vector<Range> query_rows(const ModelShape& shape, std::int64_t row, std::span<const std::int64_t> heads) {
@@ -258,6 +296,9 @@ LoadBytes bytes_of(const ModelShape& shape, const Load& load, std::span<const st
         return bytes;
     }
     add_whole(-1);
+    for (const WeightShape& weight : layer.weights) {
+        if (!load.experts.empty() && weight.expert >= 0) add(weight, weight.rows);
+    }
     if (!load.heads) return bytes;
     const auto is_whole = [&](WeightFamily family) {
         return std::binary_search(load.whole.begin(), load.whole.end(), family);

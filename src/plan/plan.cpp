@@ -151,7 +151,11 @@ public:
             need_.pair_host = std::max(need_.pair_host, measure.memory.pair_host);
             need_.kept += measure.memory.kept;
             need_.kept_host += measure.memory.kept_host;
-            state_ = std::max(state_, measure.needs.rising.chunks > 0 ? measure.needs.rising.state_bytes : 0);
+            need_.row += measure.memory.row;
+            need_.row_host += measure.memory.row_host;
+            need_.after = std::max(need_.after, measure.memory.after);
+            need_.after_host = std::max(need_.after_host, measure.memory.after_host);
+            if (measure.needs.rising.chunks > 0) count_states(measure);
         }
     }
 
@@ -162,29 +166,40 @@ public:
             const auto& loads = pass == 0 ? mine.loads : mine.later_loads;
             Reading reading = reading_of(plan_.input.shape, loads, heads_[static_cast<std::size_t>(pass)]);
             mine.bytes_read += reading.bytes;
-            if (pass == 0 && !mine.rising.empty()) {
-                const Reading rising = reading_of(plan_.input.shape, mine.rising, {});
-                mine.bytes_read += rising.bytes * (plan_.resident ? 1 : chunks());
-                reading.largest = std::max(reading.largest, rising.largest);
-            }
+            if (pass == 0) add_rising(mine, reading);
             take_worst(mine, pass, rank, (pass == 0 ? mine.slots : 2) * reading.largest);
         }
     }
 
 private:
-    std::int64_t chunks() const {
-        std::int64_t chunks = 0;
-        for (const MeasureDemand& measure : plan_.input.measures) {
-            if (!measure.owed.empty()) chunks = std::max(chunks, measure.needs.rising.chunks);
+    // What is on its way, and its copy: of a chunk, or of all where rows come one by one or strips follow.
+    void count_states(const MeasureDemand& measure) {
+        const Rising& rising = measure.needs.rising;
+        const bool strips = std::any_of(plan_.ranks.begin(), plan_.ranks.end(),
+                                        [](const RankPlan& rank) { return !rank.after.empty(); });
+        states_ += 2 * rising.state_bytes * (plan_.resident && !strips ? 1 : rising.chunks);
+        std::int64_t count = 0;
+        for (const RankPlan& rank : plan_.ranks) count += std::ssize(rank.after);
+        states_ += 2 * rising.strip_bytes * count;
+    }
+
+    void add_rising(RankPlan& mine, Reading& reading) const {
+        std::vector<Load> read = mine.after;
+        for (const Load& load : mine.rising) {
+            if (!load.shared) read.push_back(load);
         }
-        return chunks;
+        const Reading rising = reading_of(plan_.input.shape, read, heads_.front());
+        mine.bytes_read += rising.bytes;
+        reading.largest = std::max(reading.largest, rising.largest);
     }
 
     std::int64_t slots_of(const RankPlan& mine) const {
         const bool pairs =
             std::any_of(mine.loads.begin(), mine.loads.end(), [](const Load& load) { return load.after_previous; });
         const std::int64_t least = pairs ? 3 : 2;
-        return plan_.resident ? std::max(least, std::int64_t{std::ssize(mine.rising)}) : least;
+        if (!plan_.resident) return least;
+        const std::int64_t others = mine.loads.empty() ? 0 : least;  // that come between the two sweeps
+        return std::max(least, std::int64_t{std::ssize(mine.rising)} + others);
     }
 
     // Of the blocks of a round that `rank` sends to others, or gets from them.
@@ -236,13 +251,15 @@ private:
         host.process = in.process_bytes;
         host.stream = in_flight;
         const Numbers numbers = numbers_of(mine);
-        host.results = numbers.held + copies_of_unit * numbers.unit + need_.kept_host + 2 * state_;
+        const std::int64_t rows =
+            plan_.resident ? std::ssize(mine.rising) : std::min<std::int64_t>(1, std::ssize(mine.rising));
+        host.results = numbers.held + copies_of_unit * numbers.unit + need_.kept_host + states_ + rows * need_.row_host;
         // They are written a variable at a time: what this rank has of it, on its way, and what it writes.
         host.transit = std::max(numbers.sent, in.largest_variable / in.ranks) + in.largest_variable / in.ranks;
         if (in.device) device.process = in.device_process_bytes;
         computing.stream = in_flight;
-        computing.scratch = need_.layer + need_.kept;
-        host.scratch += need_.layer_host;
+        computing.scratch = std::max(need_.layer + rows * need_.row, need_.after) + need_.kept;
+        host.scratch += std::max(need_.layer_host, need_.after_host);
         if (plan_.head_blocks) {
             const std::int64_t sent = moving_bytes(pass, rank, true);
             computing.blocks = held_[static_cast<std::size_t>(pass)][static_cast<std::size_t>(rank)] *
@@ -260,16 +277,20 @@ private:
     std::vector<PassHeads> heads_;                 // by pass
     std::vector<std::vector<std::int64_t>> held_;  // bytes of head blocks of a layer, by pass and rank
     MemoryNeed need_;                              // of all measures that owe something
-    std::int64_t state_ = 0;
+    std::int64_t states_ = 0;                      // of rising sweeps, on their way
 };
 
 void count_work(const PlanInput& input, RankPlan& rank) {
     rank.units.assign(input.measures.size(), 0);
     rank.work.assign(input.measures.size(), {});
+    const auto count_units = [&](const std::vector<Visit>& visits) {
+        for (const Visit& visit : visits)
+            rank.units[static_cast<std::size_t>(visit.measure)] += std::ssize(visit.units);
+    };
     const auto count = [&](const std::vector<Visit>& visits) {
+        count_units(visits);
         for (const Visit& visit : visits) {
             const auto m = static_cast<std::size_t>(visit.measure);
-            rank.units[m] += std::ssize(visit.units);
             if (input.measures[m].work) rank.work[m] += input.measures[m].work(input.shape, visit.units);
         }
     };
@@ -277,8 +298,29 @@ void count_work(const PlanInput& input, RankPlan& rank) {
         if (load.of != UnitOf::global || load.rows.begin == 0) count(load.visits);
     }
     for (const Load& load : rank.rising) count(load.visits);
+    for (const Load& load : rank.after) count_units(load.visits);
     for (const PairPass& pass : rank.passes) {
         for (const PairVisit& visit : pass.visits) count(visit.visits);
+    }
+}
+
+// A unit that is computed from strips is each rank's work as far as its strips go.
+void count_shared_work(const PlanInput& input, std::vector<RankPlan>& ranks) {
+    for (const RankPlan& first : ranks) {
+        for (const Load& load : first.after) {
+            for (const Visit& visit : load.visits) {
+                const auto m = static_cast<std::size_t>(visit.measure);
+                if (visit.units.empty() || !input.measures[m].work) continue;
+                const Work all = input.measures[m].work(input.shape, visit.units);
+                const std::int64_t rows = input.shape.globals[static_cast<std::size_t>(load.index)].rows;
+                for (RankPlan& rank : ranks) {
+                    for (const Load& strip : rank.after) {
+                        if (strip.index != load.index || strip.visits.front().measure != visit.measure) continue;
+                        rank.work[m] += {all.products / rows * strip.rows.size(), all.fp64 / rows * strip.rows.size()};
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -293,11 +335,15 @@ Plan plan_with(const Assignment& assignment, std::int64_t passes, bool resident)
     Plan plan = assignment.plan;
     plan.passes = passes;
     plan.resident = resident;
+    for (RankPlan& rank : plan.ranks) {
+        if (resident) share_loads(rank.loads, rank.rising);
+    }
     for (std::size_t r = 0; r < plan.ranks.size(); ++r) {
         for (const auto& blocks : cut_into_passes(assignment.blocks[r], passes))
             plan.ranks[r].passes.push_back(assignment.pairs.pass_of(blocks));
         count_work(plan.input, plan.ranks[r]);
     }
+    count_shared_work(plan.input, plan.ranks);
     PassPlanner planner(plan);
     for (std::int64_t r = 0; r < plan.input.ranks; ++r) planner.fill(r);
     return plan;
@@ -313,6 +359,7 @@ Assignment assign(const PlanInput& input) {
         RankPlan rank;
         rank.loads = std::move(loads.loads);
         rank.rising = std::move(loads.rising);
+        rank.after = std::move(loads.after);
         for (const Load& load : rank.loads) {
             if (!load.heads) continue;
             Load later;

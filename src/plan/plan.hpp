@@ -79,6 +79,7 @@ struct RankPlan {
     std::vector<Load> loads;          ///< of the first pass, in order: layers, experts, globals
     std::vector<Load> later_loads;    ///< of every other pass: those with head blocks
     std::vector<Load> rising;         ///< of a sweep in which layers build on each other
+    std::vector<Load> after;          ///< strips that what this sweep leaves is held against
     std::vector<PairPass> passes;     ///< head blocks held one after the other
     std::int64_t slots = 2;           ///< loads in memory at a time
     std::int64_t bytes_read = 0;      ///< from storage, all passes
@@ -102,8 +103,10 @@ struct BlockTransfer {
 struct Plan {
     PlanInput input;
     std::int64_t passes = 1;
-    bool head_blocks = false;                  ///< W_Q and W_K are exchanged
-    bool resident = false;                     ///< loads of the rising sweep stay in memory between its chunks
+    bool head_blocks = false;  ///< W_Q and W_K are exchanged
+    /// Loads of the rising sweep stay in memory: those of the first sweep are kept for it, and it goes chunk by chunk.
+    /// Else it goes row by row, all chunks through one after the other. Either way a byte is read once by each sweep.
+    bool resident = false;
     std::vector<std::int64_t> attention_rows;  ///< rows whose head blocks are held, rising
     std::vector<RankPlan> ranks;
 

@@ -19,8 +19,16 @@ std::vector<LayerRequest> requests_of(const Plan& plan, const std::vector<Load>&
                 request.weights.push_back(std::move(wanted));
             }
         };
-        if (load.of != UnitOf::expert) add_whole(-1);
-        for (const std::int64_t expert : load.experts) add_whole(expert);
+        if (load.of == UnitOf::expert) {
+            for (const std::int64_t expert : load.experts) add_whole(expert);
+        } else {
+            add_whole(-1);
+        }
+        if (load.of == UnitOf::layer && !load.experts.empty()) {
+            for (const WeightShape& weight : shape.at(load.row).weights) {
+                if (weight.expert >= 0) request.weights.push_back({weight.family, {}, weight.expert});
+            }
+        }
         const auto add_rows = [&](WeightFamily family, std::vector<Range> rows) {
             if (rows.empty() || std::find(load.whole.begin(), load.whole.end(), family) != load.whole.end()) return;
             request.weights.push_back({family, std::move(rows)});

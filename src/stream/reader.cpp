@@ -142,6 +142,7 @@ Reader::~Reader() {
 }
 
 void Reader::read(std::span<const ReadJob> jobs) {
+    const std::lock_guard lock(read_mutex_);
     read_missing_scales(jobs);
     std::vector<ReadJob> pieces;
     for (const ReadJob& job : jobs) {

@@ -49,9 +49,9 @@ public:
         return files.empty() ? threads : std::max(threads, 4);
     }
 
-    /// Fills every job; for one caller at a time. Throws Error(input) when a file is shorter than its header promised
-    /// or cannot be read, was replaced or written to since that header was read, or a scale is not positive and finite,
-    /// Error(numerics) for a NaN or an infinity, all with file, tensor and place.
+    /// Fills every job; callers wait for one another. Throws Error(input) when a file is shorter than its header
+    /// promised or cannot be read, was replaced or written to since that header was read, or a scale is not positive
+    /// and finite, Error(numerics) for a NaN or an infinity, all with file, tensor and place.
     void read(std::span<const ReadJob> jobs);
 
     std::int64_t bytes_read() const noexcept { return bytes_read_; }  ///< of weights and scales
@@ -90,7 +90,7 @@ private:
 
     std::vector<std::filesystem::path> files_;
     std::vector<int> descriptors_;
-    std::mutex open_mutex_;
+    std::mutex read_mutex_, open_mutex_;
     std::vector<FileStamp> stamps_;
     mutable std::mutex rows_mutex_;
     std::map<std::string, ReadRows> rows_;  // by tensor

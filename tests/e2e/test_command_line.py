@@ -183,8 +183,8 @@ def predicted(text):
 @RANKS
 def test_a_plan_predicts_the_seconds_of_every_measure(tmp_path, ranks):
     small = run("info", "--model", MODEL, ranks=ranks, folder=tmp_path)
-    assert set(predicted(small.stdout)) == {"gram", "heads", "match", "spectra", "variation"}
-    large = run("info", "--model", "synth:qwen3-32b", "--memory-budget", "64GiB", ranks=ranks, folder=tmp_path)
+    assert set(predicted(small.stdout)) == {"gram", "heads", "match", "spectra", "variation", "residual"}
+    large = run("info", "--model", "synth:qwen3-32b", "--memory-budget", "128GiB", ranks=ranks, folder=tmp_path)
     for measure, seconds in predicted(large.stdout).items():
         assert seconds > 10 * predicted(small.stdout)[measure], measure
     read = {1: "61.0 GiB", 3: "62.8 GiB"}[ranks]  # variation: a rank reads the layer before its first one too
@@ -194,7 +194,7 @@ def test_a_plan_predicts_the_seconds_of_every_measure(tmp_path, ranks):
 
 
 def test_a_prediction_is_of_the_right_order(tmp_path):
-    model = ["--model", "synth:L12-H8-KV4-hd128-D1024-F64", "--threads", 1]
+    model = ["--model", "synth:L12-H8-KV4-hd128-D1024-F64", "--threads", 1, "-m", "gram,heads"]
     times = json.loads(run(*model, "-o", "r.h5", "--json", "-", folder=tmp_path).stdout)["phases"]
     plan = predicted(run("info", *model, folder=tmp_path).stdout)
     for measure in ["gram", "heads"]:

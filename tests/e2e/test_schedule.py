@@ -208,7 +208,7 @@ def test_a_rising_sweep_keeps_its_layers_where_they_fit(ranks, fake_runs):
     assert result.about["bytes_read"] == q_and_o, "three chunks, read once"
 
 
-def test_a_rising_sweep_reads_its_layers_again_for_every_chunk_where_they_do_not_fit(fake_runs, tmp_path):
+def test_a_rising_sweep_goes_row_by_row_where_its_layers_do_not_fit_and_reads_them_once(fake_runs, tmp_path):
     model = "synth:L12-H16-KV8-hd128-D2048-F64-V64"
     arguments = ["--model", model, "-m", "fake_walk", "--memory-budget", 1]
     refusal = run(*arguments, folder=tmp_path, program=FAKES).stderr
@@ -217,10 +217,23 @@ def test_a_rising_sweep_reads_its_layers_again_for_every_chunk_where_they_do_not
         fake_runs(model, "-m", "fake_walk"),
         fake_runs(model, "-m", "fake_walk", "--memory-budget", least + (1 << 20)),
     )
-    assert cut.about["bytes_read"] == 3 * whole.about["bytes_read"] == 3 * 12 * 2 * 2048 * 2048 * 2
+    assert cut.about["bytes_read"] == whole.about["bytes_read"] == 12 * 2 * 2048 * 2048 * 2
     assert cut.datasets() == whole.datasets()
     assert cut.attribute("weights_digest") == whole.attribute("weights_digest")
     assert cut.about["planned_memory"] < whole.about["planned_memory"]
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_rising_sweep_takes_what_the_first_one_has_loaded(ranks, fake_runs):
+    alone, beside = (
+        fake_runs(golden("qwen3-tiny"), "-m", "gram", ranks=ranks),
+        fake_runs(golden("qwen3-tiny"), "-m", "gram,fake_walk", ranks=ranks),
+    )
+    expected = Expected(golden("qwen3-tiny"))
+    o_proj = sum(expected.attention(layer)[3].nbytes for layer in range(expected.layers))
+    assert beside.about["bytes_read"] == alone.about["bytes_read"] + o_proj
+    walked = fake_runs(golden("qwen3-tiny"), "-m", "fake_walk").datasets()
+    assert beside.datasets()["fake_walk/left"] == walked["fake_walk/left"]
 
 
 # --- kills ------------------------------------------------------------------------------------------------------------

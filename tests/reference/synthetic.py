@@ -74,7 +74,20 @@ def bf16(x):
     return ((x < 0) << 15) + ((e + 127 - 1) << 7) + round(abs(x) / Fraction(2) ** (e - 7))
 
 
+def tokens(seed, vocabulary, count):
+    block, key = np.arange((count + 3) // 4, dtype=np.uint64), fnv1a("token_ids")
+    counter = [
+        block & MASK,
+        block >> np.uint64(32),
+        np.full_like(block, key & 0xFFFFFFFF),
+        np.full_like(block, key >> 32),
+    ]
+    words = philox4x32_10(counter, (seed & 0xFFFFFFFF, seed >> 32)).T.ravel()
+    return [int(word) * vocabulary >> 32 for word in words[:count]]
+
+
 if __name__ == "__main__":
+    print(tokens(0, 151936, 9), tokens(2**40 + 5, 1024, 5))
     for seed, name, layer, layers, hidden, drift, first in [
         (0, "model.layers.7.self_attn.q_proj.weight", 7, 28, 1024, 0.5, 0),
         (0x123456789ABCDEF0, "model.layers.63.mlp.down_proj.weight", 63, 64, 5120, 0.25, 2**33 + 1),

@@ -50,6 +50,12 @@ public:
                {});
     }
 
+    /// Numbers of the variable's own type.
+    template <class T>
+    void put_whole(const std::string& path, const std::vector<T>& numbers) {
+        append(name_, schema_, {whole_slab(schema_, path, numbers)}, {});
+    }
+
     /// Everything that is measured from a file that has it.
     void put_all(const ResultReader& from, const Schema& measured) {
         for (const Variable& variable : measured.variables) put(variable.path(), from.read(variable.path()));
@@ -60,6 +66,7 @@ public:
         std::map<std::int64_t, std::int64_t> elements;
         ResultEditor editor(name_);
         for (const Derivation& derivation : derivations()) {
+            if (derivation.declare(schema_).variables.empty()) continue;
             derivation.compute({editor.reader(), schema_, settings,
                                 [&](const Slab& slab) {
                                     editor.write(schema_, slab);

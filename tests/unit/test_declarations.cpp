@@ -32,7 +32,11 @@ std::vector<Measure> all_measures() {
 
 ModelShape shape_of_model(const std::string& name) {
     const Checkpoint checkpoint = Checkpoint::open("synth:" + name, "", "");
-    return shape_of(checkpoint, {0, checkpoint.config().layers}, MeasureSettings());
+    MeasureSettings settings;
+    settings.residual.tokens = 2048;
+    for (std::int32_t i = 0; i < 2048; ++i) settings.residual.token_ids.push_back(i * 37 % 1000);
+    use_default_phases(settings.residual, checkpoint.config().layers);
+    return shape_of(checkpoint, {0, checkpoint.config().layers}, settings);
 }
 
 Schema schema_of(const ModelShape& shape, const std::vector<Measure>& chosen) {

@@ -1,52 +1,17 @@
 // Whole models against golden hidden states: of another implementation, in float32.
 #include <gtest/gtest.h>
-#include <hdf5.h>
 
+#include <algorithm>
 #include <cmath>
-#include <filesystem>
 #include <fstream>
 
 #include "support/error_of.hpp"
-#include "support/forward_pass.hpp"
+#include "support/golden_states.hpp"
 
 namespace geom {
 namespace {
 
-const std::filesystem::path golden = std::filesystem::path(GEOM_TEST_DATA) / "golden";
-const char* const models[] = {"qwen3-tiny", "qwen2-tiny", "llama-tiny", "qwen3moe-tiny", "qwen3-trained"};
-
-template <class T>
-std::vector<T> dataset(const std::string& model, const char* name, hid_t type) {
-    const hid_t file = H5Fopen((golden / model / "golden.h5").c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
-    const hid_t set = H5Dopen2(file, name, H5P_DEFAULT), space = H5Dget_space(set);
-    std::vector<T> values(static_cast<std::size_t>(H5Sget_simple_extent_npoints(space)));
-    EXPECT_GE(H5Dread(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()), 0) << model << ": " << name;
-    H5Sclose(space);
-    H5Dclose(set);
-    H5Fclose(file);
-    return values;
-}
-
-std::vector<std::int32_t> ids_of(const std::string& model) {
-    return dataset<std::int32_t>(model, "residual/token_ids", H5T_NATIVE_INT32);
-}
-
-/// The largest difference of a layer's states, as a share of the layer's largest magnitude; of all layers the worst.
-double worst_difference(const std::vector<std::vector<float>>& states, const std::vector<float>& expected) {
-    double worst = 0.0;
-    const std::size_t of_layer = expected.size() / states.size();
-    for (std::size_t layer = 0; layer < states.size(); ++layer) {
-        EXPECT_EQ(states[layer].size(), of_layer);
-        float largest = 0.0F, difference = 0.0F;
-        for (std::size_t i = 0; i < of_layer; ++i) {
-            const float wanted = expected[layer * of_layer + i], apart = std::fabs(states[layer][i] - wanted);
-            largest = std::max(largest, std::fabs(wanted));
-            difference = std::isnan(apart) ? INFINITY : std::max(difference, apart);
-        }
-        worst = std::max(worst, static_cast<double>(difference / largest));
-    }
-    return worst;
-}
+using test::golden;
 
 class EveryIsa : public ::testing::TestWithParam<Isa> {
 protected:
@@ -57,13 +22,12 @@ protected:
 
 TEST_P(EveryIsa, states_of_every_layer_are_the_golden_ones) {
     const auto backend = make_cpu_backend(2, GetParam());
-    for (const std::string model : models) {
-        const test::ForwardResult result = test::ForwardPass((golden / model).string(), *backend).run(ids_of(model));
-        const auto expected = dataset<float>(model, "residual/hidden_states", H5T_NATIVE_FLOAT);
-        const double worst = worst_difference(result.states, expected);
+    for (const std::string model : test::golden_models) {
+        const test::ForwardResult result =
+            test::ForwardPass((golden / model).string(), *backend).run(test::golden_ids(model));
+        const double worst = test::worst_difference(result.states, test::golden_states(model));
         EXPECT_LE(worst, 2e-5) << model;
-        const double entropy = dataset<double>(model, "residual/cross_entropy", H5T_NATIVE_DOUBLE)[0];
-        EXPECT_NEAR(result.cross_entropy, entropy, 1e-4) << model;
+        EXPECT_NEAR(result.cross_entropy, test::golden_cross_entropy(model), 1e-4) << model;
         RecordProperty(model, std::to_string(worst));
     }
 }
@@ -89,7 +53,7 @@ INSTANTIATE_TEST_SUITE_P(Cpu, EveryIsa,
 TEST(LayerForward, bits_do_not_depend_on_threads_chunks_or_strips) {
     const auto one = make_cpu_backend(1, usable_isa()), three = make_cpu_backend(3, usable_isa());
     for (const std::string model : {"qwen3-tiny", "qwen3moe-tiny"}) {
-        const std::vector<std::int32_t> ids = ids_of(model);
+        const std::vector<std::int32_t> ids = test::golden_ids(model);
         const test::ForwardResult whole = test::ForwardPass((golden / model).string(), *one).run(ids);
         const test::ForwardResult parts = test::ForwardPass((golden / model).string(), *three).run(ids, 48);
         EXPECT_EQ(whole.states, parts.states) << model;

@@ -110,6 +110,78 @@ TEST_F(MatricesVerbs, both_ways_agree_with_an_svd_within_what_they_promise) {
     }
 }
 
+/// Right singular vectors of the k largest values by LAPACK, as rows.
+Matrix lapack_right_vectors(Matrix a, std::int64_t k) {
+    const std::int64_t n = std::min(a.rows, a.cols);
+    Matrix vt(n, a.cols), rows(k, a.cols);
+    std::vector<double> values(at(n)), unused(at(n));
+    const auto m = static_cast<lapack_int>(a.rows), cols = static_cast<lapack_int>(a.cols);
+    EXPECT_EQ(LAPACKE_dgesvd(LAPACK_COL_MAJOR, 'N', 'S', m, cols, a.data.data(), m, values.data(), nullptr, 1,
+                             vt.data.data(), static_cast<lapack_int>(n), unused.data()),
+              0);
+    for (std::int64_t j = 0; j < a.cols; ++j) {
+        for (std::int64_t i = 0; i < k; ++i) rows(i, j) = vt(i, j);
+    }
+    return rows;
+}
+
+/// Sines between rows found and expected are within the tolerance, and rows are of unit length.
+void expect_directions(const LeadingVectors& found, const Matrix& expected, double tolerance) {
+    ASSERT_EQ(found.right.size(), expected.data.size());
+    for (std::int64_t i = 0; i < expected.rows; ++i) {
+        double cosine = 0, square = 0, apart = 0;
+        for (std::int64_t j = 0; j < expected.cols; ++j)
+            cosine += found.right[at(i * expected.cols + j)] * expected(i, j);
+        for (std::int64_t j = 0; j < expected.cols; ++j) {
+            const double x = found.right[at(i * expected.cols + j)], y = std::copysign(1.0, cosine) * expected(i, j);
+            square += x * x;
+            apart += (x - y) * (x - y);
+        }
+        EXPECT_NEAR(square, 1.0, 1e-13);
+        EXPECT_LE(std::sqrt(apart), tolerance) << "row " << i;
+    }
+}
+
+TEST_F(MatricesVerbs, leading_vectors_agree_with_an_svd_both_ways) {
+    for (const auto& [rows, cols] : std::vector<std::pair<std::int64_t, std::int64_t>>{
+             {1, 1}, {1, 300}, {300, 1}, {7, 7}, {40, 300}, {300, 40}, {64, 513}}) {
+        SCOPED_TRACE(testing::Message() << rows << " x " << cols);
+        const Matrix a = random(rows, cols, 3);
+        const std::int64_t k = std::min<std::int64_t>({4, rows, cols});
+        const Stored stored(a);
+        const MatrixRef ref = stored.ref();
+        const Matrix expected = lapack_right_vectors(a, k);
+        const LeadingVectors by_gram = matrices_.gram_leading_vectors({&ref, 1}, k)[0],
+                             directly = matrices_.direct_leading_vectors({&ref, 1}, k)[0];
+        expect_directions(by_gram, expected, 1e-12);
+        expect_directions(directly, expected, 1e-12);
+        expect_within(by_gram.spectrum, lapack_values(a));
+        expect_within(directly.spectrum, lapack_values(a));
+    }
+}
+
+TEST_F(MatricesVerbs, directly_small_values_have_their_vectors_too) {
+    std::vector<double> values;
+    for (int i = 0; i < 30; ++i) values.push_back(std::pow(10.0, -i / 3.0));
+    for (const auto& [rows, cols] : std::vector<std::pair<std::int64_t, std::int64_t>>{{90, 40}, {40, 90}}) {
+        const Matrix a = with_values(values, rows, cols, 21);
+        const Stored stored(a);
+        const MatrixRef ref = stored.ref();
+        expect_directions(matrices_.direct_leading_vectors({&ref, 1}, 15)[0], lapack_right_vectors(a, 15), 1e-10);
+    }
+}
+
+TEST_F(MatricesVerbs, a_value_of_zero_has_no_vector) {
+    const Matrix zero(20, 30);
+    const Stored stored(zero);
+    const MatrixRef ref = stored.ref();
+    for (const LeadingVectors& found :
+         {matrices_.gram_leading_vectors({&ref, 1}, 3)[0], matrices_.direct_leading_vectors({&ref, 1}, 3)[0]}) {
+        EXPECT_EQ(found.right, std::vector<double>(90));
+        EXPECT_EQ(found.spectrum.values, std::vector<double>(20));
+    }
+}
+
 TEST_F(MatricesVerbs, a_matrix_that_is_reduced_in_two_stages_agrees_with_an_svd) {
     const Matrix a = random(1600, 1700, 5);
     const auto expected = lapack_values(a);
@@ -283,6 +355,11 @@ TEST_F(MatricesVerbs, what_does_not_fit_is_refused) {
     EXPECT_THROW((void)matrices_.singular_values_of_gram(nullptr, {3, 4}), Error);
     EXPECT_THROW((void)matrices_.singular_values_of_gram(gram, {0, 4}), Error);
     EXPECT_TRUE(matrices_.gram_singular_values({}).empty());
+    const MatrixRef good = stored.ref();
+    for (const std::int64_t k : {0, 4}) {
+        EXPECT_THROW((void)matrices_.gram_leading_vectors({&good, 1}, k), Error);
+        EXPECT_THROW((void)matrices_.direct_leading_vectors({&good, 1}, k), Error);
+    }
 }
 
 TEST_F(MatricesVerbs, scratch_grows_with_the_threads_that_have_work) {

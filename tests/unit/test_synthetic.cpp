@@ -644,5 +644,13 @@ TEST_F(SyntheticCheckpoint, that_breaks_off_leaves_nothing) {
     EXPECT_TRUE(listing(root_).empty());
 }
 
+TEST(SyntheticTokens, are_those_of_the_reference_at_any_count) {
+    using Ids = std::vector<std::int32_t>;
+    const Ids first = {49370, 35053, 151375, 130221, 74984, 116591, 32574, 51049, 105839};
+    EXPECT_EQ(synthetic_tokens(0, 151936, 9), first);
+    EXPECT_EQ(synthetic_tokens(0, 151936, 6), Ids(first.begin(), first.begin() + 6));
+    EXPECT_EQ(synthetic_tokens((std::uint64_t{1} << 40) + 5, 1024, 5), (Ids{627, 751, 180, 362, 666}));
+}
+
 }  // namespace
 }  // namespace geom

@@ -10,6 +10,7 @@ namespace {
 struct Vector {
     using Register = __m256;
     using Bits = std::int32_t __attribute__((vector_size(32)));
+    using Halves = std::uint16_t __attribute__((vector_size(16)));
     static constexpr int width = 8, rows = 6, panels = 1;
     static Register zero() { return _mm256_setzero_ps(); }
     static Register load(const float* from) {

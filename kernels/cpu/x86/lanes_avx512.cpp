@@ -10,6 +10,7 @@ namespace {
 struct Vector {
     using Register = __m512;
     using Bits = std::int32_t __attribute__((vector_size(64)));
+    using Halves = std::uint16_t __attribute__((vector_size(32)));
     static constexpr int width = 16, rows = 8, panels = 3;
     static Register zero() { return _mm512_setzero_ps(); }
     static Register load(const float* from) { return _mm512_loadu_ps(from); }
