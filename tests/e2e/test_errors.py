@@ -207,14 +207,14 @@ def test_a_number_that_is_none_is_located_and_its_rank_named(tmp_path, layer, va
 
 
 @pytest.mark.parametrize(("ranks", "layer", "head"), [(1, 1, 0), (3, 4, 2), (4, 2, 1)])
-def test_numerics_that_fail_inside_a_measure_name_rank_layer_and_head(tmp_path, ranks, layer, head, llama):
+def test_numerics_that_fail_inside_a_measure_name_rank_layer_tensor_and_row(tmp_path, ranks, layer, head, llama):
     config, tensors = llama
     wide = {name: Tensor.of(tensor.values(), "F64") for name, tensor in tensors.items()}
     hd = config["head_dim"] if "head_dim" in config else config["hidden_size"] // config["num_attention_heads"]
     wide[attention_name(layer, "q")].bits[head * hd] = 1e200  # its square is no number any more
     write_checkpoint(tmp_path / "model", config, wide)
     arguments = ["--model", tmp_path / "model", "-m", "heads"]
-    mentions = [f"layer {layer}: W_Q of head {head}", f"(heads, layer {layer})"]
+    mentions = [attention_name(layer, "q"), f"in row {head * hd}:", f"(heads, layer {layer})"]
     line = refused(NUMERICS, *arguments, ranks=ranks, folder=tmp_path, mentions=mentions, begun=True)
     if ranks > 1:  # 5 layers in contiguous runs
         owner = {3: {4: 2}, 4: {2: 1}}[ranks][layer]
