@@ -121,7 +121,8 @@ void add_analyze_options(CLI::App& app, AnalyzeOptions& analyze, RawValues& raw)
 }
 
 void add_bench_options(CLI::App& app, BenchOptions& bench) {
-    app.add_option("PART", bench.parts, "gemm, copy, gram, heads, forward, load (default: all that have what they need)");
+    app.add_option("PART", bench.parts,
+                   "gemm, copy, gram, heads, forward, load (default: all that have what they need)");
     app.add_option("--shape", bench.shape, "of the made-up weights, as after synth:")->capture_default_str();
     app.add_option("--model", bench.model, "folder of a checkpoint, for load")->type_name("FOLDER");
     add_backend_option(app, bench.backend);
