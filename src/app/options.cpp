@@ -179,7 +179,8 @@ void add_tokens_options(CLI::App& app, TokensOptions& tokens) {
 }
 
 void add_bench_options(CLI::App& app, BenchOptions& bench) {
-    app.add_option("PART", bench.parts, "gemm, copy, gram, heads, load (default: all that have what they need)");
+    app.add_option("PART", bench.parts,
+                   "gemm, copy, gram, heads, forward, load (default: all that have what they need)");
     app.add_option("--shape", bench.shape, "of the made-up weights, as after synth:")->capture_default_str();
     app.add_option("--model", bench.model, "folder of a checkpoint, for load")->type_name("FOLDER");
     add_backend_option(app, bench.backend);

@@ -141,15 +141,14 @@ void read_llama3(const Section& detail, RopeConfig& rope) {
     }
 }
 
-/// Cosines and sines grow with the logarithm of the factor, unless the file says by how much.
+/// Cosines and sines grow with the logarithm of the factor, unless the file says by how much. What is missing stays 0:
+/// weights alone do not need it.
 void read_yarn(const Section& root, const Section& detail, RopeConfig& rope) {
     const std::int64_t positions = root.integer("max_position_embeddings", 1).value_or(0);
     if (rope.original_max_positions == 0) rope.original_max_positions = positions;
-    if (rope.original_max_positions == 0) detail.fail("yarn without 'original_max_position_embeddings'");
-    if (!detail.positive("factor")) {
-        if (positions == 0) detail.fail("yarn without 'factor'");
+    if (rope.original_max_positions == 0) return;
+    if (!detail.positive("factor"))
         rope.factor = static_cast<double>(positions) / static_cast<double>(rope.original_max_positions);
-    }
     rope.beta_fast = detail.positive("beta_fast").value_or(rope.beta_fast);
     rope.beta_slow = detail.positive("beta_slow").value_or(rope.beta_slow);
     rope.truncate = detail.flag("truncate", true);

@@ -14,6 +14,7 @@ ROWS = {
     "gram": "s",
     "gram / gemm": "",
     "heads": "s",
+    "forward, 2048 tokens": "s",
     "peak memory": "GiB",
 }
 
