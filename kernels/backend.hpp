@@ -25,11 +25,11 @@ namespace geom {
 class Backend {
 public:
     virtual ~Backend() = default;
-    virtual std::string name() const = 0;       ///< "cpu" or "cuda"
-    virtual std::string device() const = 0;     ///< processor or GPU, as people call it
-    virtual std::string library() const = 0;    ///< what computes below it, with its version
-    virtual Workers& workers() = 0;             ///< the rank's host threads, for work that is not the device's
-    virtual std::int64_t finished() const = 0;  ///< grows while its verbs make progress
+    virtual std::string name() const = 0;     ///< "cpu" or "cuda"
+    virtual std::string device() const = 0;   ///< processor or GPU, as people call it
+    virtual std::string library() const = 0;  ///< what computes below it, with its version
+    virtual Workers& workers() = 0;           ///< the rank's host threads, for work that is not the device's
+    virtual std::int64_t progress() = 0;      ///< grows while its verbs make progress
 
     virtual Queue& queue() = 0;  ///< in which its verbs' work is ordered
     /// Whether its memory is not the host's.

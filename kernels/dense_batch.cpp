@@ -1,6 +1,7 @@
 #include "kernels/dense_batch.hpp"
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "kernels/check_arguments.hpp"
 
@@ -28,6 +29,7 @@ void check_stored(std::span<const MatrixRef> blocks, std::int64_t count, const c
     require(std::ssize(blocks) == count, verb, "as many stored blocks as matrices are needed");
     for (const MatrixRef& block : blocks) {
         require(block.data != nullptr, verb, "a stored block without memory");
+        require(std::abs(block.exponent) <= 1000, verb, "an exponent that f64 does not have");
         require(block.rows == blocks[0].rows && block.cols == blocks[0].cols, verb,
                 "stored blocks of different shapes");
     }

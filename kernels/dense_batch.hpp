@@ -1,9 +1,9 @@
 // Dense linear algebra in fp64 on batches of small matrices of equal shape: what the measure `heads` is written with.
 // Matrices lie in the backend's memory, column-major (element (i, j) at [i + j * ld]). Weights come as stored: a
-// row-major rows x D block, whose elements are widened exactly. The bits of a result depend on the operands and on the
-// shape and size of the batch alone, never on the number of threads or ranks. A verb that writes to host memory returns
-// when it may be read; what it writes to the backend's memory is there for the verbs that follow. Public verbs throw
-// Error(internal) for operands that do not fit one another; bodies may rely on it.
+// row-major rows x D block, whose elements are widened exactly, and multiplied by 2^-exponent. The bits of a result
+// depend on the operands and on the shape and size of the batch alone, never on the number of threads or ranks. A verb
+// that writes to host memory returns when it may be read; what it writes to the backend's memory is there for the verbs
+// that follow. Public verbs throw Error(internal) for operands that do not fit one another; bodies may rely on it.
 #pragma once
 
 #include <cstddef>

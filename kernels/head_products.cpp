@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
+#include <cstdlib>
+
 #include "kernels/check_arguments.hpp"
 
 namespace geom {
@@ -30,6 +33,18 @@ void check_format(const HeadBlockFormat& format, const char* verb) {
             "a format that no backend gave");
 }
 
+/// dots[l, l'] of head i of the left group and j of the right one, as of the blocks before they were scaled.
+void scale_back(const KvGroupBlocks& left, std::int64_t i, const KvGroupBlocks& right, std::int64_t j, double* dots) {
+    for (std::int64_t l = 0; l < left.layers; ++l) {
+        for (std::int64_t m = 0; m < right.layers; ++m, ++dots) {
+            const std::int32_t exponent = left.exponent(i, l) + right.exponent(j, m);
+            if (exponent != 0) *dots = std::ldexp(*dots, exponent);
+        }
+    }
+}
+
+bool has_exponents(const KvGroupBlocks& group) { return group.k_exponents != nullptr || group.q_exponents != nullptr; }
+
 }  // namespace
 
 HeadBlockFormat HeadProducts::format(DType dtype, std::int64_t head_dim, std::int64_t hidden) const {
@@ -39,8 +54,14 @@ HeadBlockFormat HeadProducts::format(DType dtype, std::int64_t head_dim, std::in
 }
 
 void HeadProducts::pack(std::span<const MatrixRef> blocks, const HeadBlockFormat& format,
-                        std::span<std::byte* const> out) {
+                        std::span<std::byte* const> out, const MatrixRef& columns) {
     check_format(format, "pack");
+    if (columns.data != nullptr) {
+        require(columns.rows == 1 && columns.cols == format.hidden && columns.exponent == 0, "pack",
+                "columns' weights are a row as long as the blocks'");
+        require(format.dtype != DType::bf16 && fits_into(columns.dtype, format.dtype), "pack",
+                "folded blocks are f32 or f64, and as wide as the columns' weights");
+    }
     require(blocks.size() == out.size(), "pack", "as many places as blocks are needed");
     for (std::size_t i = 0; i < blocks.size(); ++i) {
         const MatrixRef& block = blocks[i];
@@ -51,8 +72,9 @@ void HeadProducts::pack(std::span<const MatrixRef> blocks, const HeadBlockFormat
                                                         format.hidden, name_of(format.dtype)));
         }
         require(block.data != nullptr && out[i] != nullptr, "pack", "a block without memory");
+        require(std::abs(block.exponent) <= 1000, "pack", "an exponent that f64 does not have");
     }
-    do_pack(blocks, format, out);
+    do_pack(blocks, format, out, columns);
 }
 
 void HeadProducts::tile_dots(const KvGroupBlocks& group, const HeadBlockFormat& format, std::span<double> out) {
@@ -63,6 +85,8 @@ void HeadProducts::tile_dots(const KvGroupBlocks& group, const HeadBlockFormat& 
     if (out.empty()) return;
     require(group.k != nullptr && group.q != nullptr, "tile_dots", "a group without memory");
     do_tile_dots(group, format, out);
+    for (std::int64_t i = 0; has_exponents(group) && i < group.heads; ++i)
+        scale_back(group, i, group, i, out.data() + i * group.layers * group.layers);
 }
 
 std::int64_t place_in(const KvGroupBlocks& left, const KvGroupBlocks& right, const HeadBlockFormat& format) {
@@ -86,6 +110,11 @@ void HeadProducts::cross_dots(const KvGroupBlocks& left, const KvGroupBlocks& ri
         require(group->k != nullptr && group->q != nullptr, "cross_dots", "a group without memory");
     (void)place_in(left, right, format);
     do_cross_dots(left, right, format, out);
+    if (!has_exponents(left) && !has_exponents(right)) return;
+    for (std::int64_t i = 0; i < left.heads; ++i) {
+        for (std::int64_t j = 0; j < right.heads; ++j)
+            scale_back(left, i, right, j, out.data() + (i * right.heads + j) * left.layers * left.layers);
+    }
 }
 
 std::int64_t HeadProducts::cross_scratch_bytes(const HeadBlockFormat& format, std::int64_t layers,

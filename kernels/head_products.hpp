@@ -28,6 +28,16 @@ struct KvGroupBlocks {
     std::int64_t heads = 0;        ///< query heads of the group that are here
     const std::byte* k = nullptr;  ///< block of layer l at k + l * bytes
     const std::byte* q = nullptr;  ///< block of head i, layer l at q + (i * layers + l) * bytes
+
+    /// MatrixRef::exponent of each block, in the host's memory, in the order of the blocks; null where all are 0.
+    const std::int32_t* k_exponents = nullptr;
+    const std::int32_t* q_exponents = nullptr;
+
+    /// 2^this is what the operator of a head and a layer was divided by.
+    std::int32_t exponent(std::int64_t head, std::int64_t layer) const noexcept {
+        return (k_exponents != nullptr ? k_exponents[layer] : 0) +
+               (q_exponents != nullptr ? q_exponents[head * layers + layer] : 0);
+    }
 };
 
 /// Where the heads of `left` begin among those of `right`, both in one format, when they are of one group; -1 when they
@@ -43,12 +53,16 @@ public:
     /// stays f64. Throws for other types and for sizes that are not positive.
     HeadBlockFormat format(DType dtype, std::int64_t head_dim, std::int64_t hidden) const;
 
-    /// Packs blocks.size() blocks of hd x D stored elements into out[i] (format.bytes each, backend's memory). Exact.
-    void pack(std::span<const MatrixRef> blocks, const HeadBlockFormat& format, std::span<std::byte* const> out);
+    /// Packs blocks.size() blocks of hd x D stored elements into out[i] (format.bytes each, backend's memory), each
+    /// times 2^-exponent. Exact, but for elements that thereby fall below the format's normal numbers. With `columns`,
+    /// 1 x D stored elements, folded: every element times its column's, rounded to the format, f32 or f64, once.
+    void pack(std::span<const MatrixRef> blocks, const HeadBlockFormat& format, std::span<std::byte* const> out,
+              const MatrixRef& columns = {});
 
     /// out[i, l, l'] = sum_ab (K_l K_l'^T)_ab (Q_il Q_il'^T)_ab for all l, l' (symmetric), f64, host memory, heads x
     /// layers x layers. K's products are computed once for all heads of the group. Products accumulate in the format's
-    /// precision (f32 for bf16), the sum over a, b in f64, in an order that depends on the shape alone.
+    /// precision (f32 for bf16), the sum over a, b in f64, in an order that depends on the shape alone. Of the blocks
+    /// as they were before pack scaled them: the exponents of the group are put back, exactly.
     void tile_dots(const KvGroupBlocks& group, const HeadBlockFormat& format, std::span<double> out);
 
     /// Every query head i of the left group against every head j of the right one: out[i, j, l, l'] =
@@ -68,7 +82,7 @@ public:
 private:
     virtual HeadBlockFormat do_format(DType dtype, std::int64_t head_dim, std::int64_t hidden) const = 0;
     virtual void do_pack(std::span<const MatrixRef> blocks, const HeadBlockFormat& format,
-                         std::span<std::byte* const> out) = 0;
+                         std::span<std::byte* const> out, const MatrixRef& columns) = 0;
     virtual void do_tile_dots(const KvGroupBlocks& group, const HeadBlockFormat& format, std::span<double> out) = 0;
     virtual void do_cross_dots(const KvGroupBlocks& left, const KvGroupBlocks& right, const HeadBlockFormat& format,
                                std::span<double> out) = 0;

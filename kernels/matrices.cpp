@@ -11,7 +11,8 @@ void check_stored(const MatrixRef& matrix, const char* verb) {
     require(matrix.rows > 0 && matrix.cols > 0, verb, "a matrix without rows or columns");
     const bool widened = matrix.dtype == DType::bf16 || matrix.dtype == DType::f16 || matrix.dtype == DType::f32 ||
                          matrix.dtype == DType::f64;
-    require(widened, verb, "no singular values of elements of this type");
+    require(widened, verb, "no fp64 linear algebra with elements of this type");
+    require(matrix.exponent == 0, verb, "a whole matrix is not scaled");
 }
 
 void check_leading(std::span<const MatrixRef> matrices, std::int64_t k, const char* verb) {
@@ -31,6 +32,36 @@ std::vector<SingularValues> Matrices::gram_singular_values(std::span<const Matri
 std::vector<SingularValues> Matrices::direct_singular_values(std::span<const MatrixRef> matrices) {
     for (const MatrixRef& matrix : matrices) check_stored(matrix, "direct_singular_values");
     return do_direct_singular_values(matrices);
+}
+
+std::int64_t TiedRows::width() const noexcept {
+    std::int64_t width = 0;
+    for (const Pair& pair : pairs) width += pair.a.width();
+    return width;
+}
+
+namespace {
+
+void check_turned(const TurnedRows& x, const TurnedRows& model, std::int64_t rows) {
+    constexpr const char* verb = "turned_residuals";
+    check_stored(x.whole.stored, verb);
+    require(x.rows() == rows && rows > 0, verb, "tied matrices with different numbers of rows");
+    require(x.width() == model.width(), verb, "a pair of different widths");
+    const std::int64_t end = x.columns ? x.whole.stored.cols : x.whole.stored.rows;
+    require(x.part.begin >= 0 && x.part.end <= end, verb, "rows that the matrix does not have");
+}
+
+}  // namespace
+
+std::vector<TurnedResiduals> Matrices::turned_residuals(std::span<const TiedRows> sets, Turn turn) {
+    for (const TiedRows& set : sets) {
+        require(!set.pairs.empty(), "turned_residuals", "a set without matrices");
+        for (const TiedRows::Pair& pair : set.pairs) {
+            check_turned(pair.a, pair.a, set.rows());
+            check_turned(pair.b, pair.a, set.rows());
+        }
+    }
+    return do_turned_residuals(sets, turn);
 }
 
 std::vector<LeadingVectors> Matrices::gram_leading_vectors(std::span<const MatrixRef> matrices, std::int64_t k) {

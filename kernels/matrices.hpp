@@ -1,7 +1,8 @@
-// Singular values of whole matrices in fp64: what the measures `spectra` and `residual` are written with. Weights come
-// as stored, and their elements are widened exactly. The bits of a result depend on the matrix alone, never on the
-// matrices beside it, on threads or on ranks. Public verbs throw Error(internal) for operands that do not fit (bodies
-// may rely on it) and Error(numerics) for NaN, infinity and failures to converge.
+// Few and large matrices in fp64: singular values of whole matrices, what the measures `spectra` and `residual` are
+// written with, and their alignment (kernels/alignment.hpp). Weights come as stored, and their elements are widened
+// exactly. The bits of a result depend on the matrix alone, never on the matrices beside it, on threads or on ranks.
+// Public verbs throw Error(internal) for operands that do not fit (bodies may rely on it) and Error(numerics) for NaN,
+// infinity and failures to converge.
 //
 // Two ways to the singular values s of an m x n matrix A, k = min(m, n):
 //
@@ -16,6 +17,7 @@
 #include <vector>
 
 #include "core/buffer.hpp"
+#include "kernels/alignment.hpp"
 #include "kernels/matrix_ref.hpp"
 
 namespace geom {
@@ -73,6 +75,19 @@ public:
     /// gram_singular_values, but for n columns and whatever m.
     SingularValues singular_values_of_gram(double* gram, const MatrixSize& size);
 
+    /// Residuals of every set of tied rows, each for its own T. Sets are looked at side by side, one by all threads;
+    /// the bits are the same. With w the width of all a_i beside one another:
+    ///     n <= w    T from the polar factor of A B^T, n x n
+    ///     n > w     A = Q_a R_a, B = Q_b R_b: T turns the columns of Q_a as the polar factor of R_a R_b^T, w x w,
+    ///     says, and
+    ///               what it does to the rest plays no part (with Turn::backward it does: not unique, residuals NaN)
+    /// Residuals are sums of squared differences, within 1e-7 of those of the exact T for singular values of A B^T down
+    /// to 1e-12 of the largest; where there are smaller ones, T is not unique.
+    std::vector<TurnedResiduals> turned_residuals(std::span<const TiedRows> sets, Turn turn);
+
+    /// For turned_residuals of `sets` sets of n rows and width w each. Of the host's memory.
+    virtual std::int64_t turning_bytes(std::int64_t sets, std::int64_t rows, std::int64_t width, Turn turn) const = 0;
+
     /// For gram_singular_values and direct_singular_values of matrices of these sizes at once.
     virtual MatricesScratch scratch(std::span<const MatrixSize> sizes) const = 0;
 
@@ -85,6 +100,7 @@ public:
 private:
     virtual std::vector<SingularValues> do_gram_singular_values(std::span<const MatrixRef> matrices) = 0;
     virtual std::vector<SingularValues> do_direct_singular_values(std::span<const MatrixRef> matrices) = 0;
+    virtual std::vector<TurnedResiduals> do_turned_residuals(std::span<const TiedRows> sets, Turn turn) = 0;
     virtual std::vector<LeadingVectors> do_gram_leading_vectors(std::span<const MatrixRef> matrices,
                                                                 std::int64_t k) = 0;
     virtual std::vector<LeadingVectors> do_direct_leading_vectors(std::span<const MatrixRef> matrices,

@@ -29,6 +29,7 @@ void check_stored(const MatrixRef& w, std::int64_t rows, std::int64_t cols, cons
 void check_cache(const KeysAndValues& cache, std::int64_t first, std::int64_t tokens, const char* verb) {
     require(cache.data != nullptr && cache.kv_heads > 0 && cache.head_dim > 0, verb, "a cache without memory or sizes");
     require(first >= 0 && first + tokens <= cache.capacity, verb, "tokens beyond the cache");
+    require(first % token_step == 0, verb, "a chunk that begins between two steps of tokens");
 }
 
 void check_tokens(std::span<const std::int32_t> tokens, std::int64_t below, const char* verb) {
@@ -72,6 +73,8 @@ void Transformer::rotate(const Activations& x, const HeadTurn& turn) {
     require(turn.head_dim > 0 && turn.head_dim % 2 == 0 && x.width % turn.head_dim == 0, "rotate",
             "heads of odd length, or not whole ones");
     require(turn.first >= 0 && turn.first + x.tokens <= turn.positions, "rotate", "tokens beyond the table");
+    require(turn.first % token_step == 0 && turn.positions % token_step == 0, "rotate",
+            "a chunk or a table that is not of whole steps of tokens");
     if (turn.norm != nullptr) check_stored(*turn.norm, 1, turn.head_dim, "rotate");
     do_rotate(x, turn);
 }

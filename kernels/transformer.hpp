@@ -18,6 +18,9 @@
 
 namespace geom {
 
+/// Chunks begin at multiples of so many tokens; tables of rotations have a multiple of them.
+inline constexpr std::int64_t token_step = 16;
+
 /// `width` numbers of each of some tokens. Has Transformer::activation_bytes(tokens, width).
 struct Activations {
     float* data = nullptr;

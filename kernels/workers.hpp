@@ -34,8 +34,10 @@ public:
     /// Instead of finish(): what has not begun is left out, and what f threw is forgotten.
     void abandon() noexcept;
 
-    /// Calls of f that have ended since the start: grows while there is progress.
-    std::int64_t finished() const noexcept { return done_; }
+    /// Calls of f that have ended, and milliseconds that these threads have computed, both since the start: grows while
+    /// there is progress, also inside one call of a library that takes minutes. A thread that waits for a lock or a
+    /// file, or whose process is stopped, makes none.
+    std::int64_t progress() noexcept;
 
     /// Progress, signals, heartbeat; called on the thread that waits. An exception from it stops the work.
     void set_idle(std::function<void()> idle) { idle_ = std::move(idle); }

@@ -1,5 +1,7 @@
 // Telling a slow peer from a dead one. A rank that works sends a sign of progress now and then; a rank that waits for
-// others gives up when for a whole deadline nobody has made any, and asks who is still there.
+// others gives up when for a whole deadline nobody has made any, and asks who is still there. What counts as progress
+// is the rank's to say (app/heartbeat): computing does, also inside one call that takes longer than the deadline, so
+// that ranks that are lost, stopped or blocked are found, and one that computes for ever is waited for.
 //
 //   rank 2 works  --sign-->  rank 0  --sign-->  everyone        (rank 0 spreads them while it waits or works itself)
 #pragma once

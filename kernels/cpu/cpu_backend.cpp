@@ -39,9 +39,9 @@ private:
     HeadBlockFormat do_format(DType dtype, std::int64_t head_dim, std::int64_t hidden) const override {
         return cpu::head_block_format(dtype, head_dim, hidden, isa_);
     }
-    void do_pack(std::span<const MatrixRef> blocks, const HeadBlockFormat& format,
-                 std::span<std::byte* const> out) override {
-        cpu::pack_head_blocks(blocks, format, out, workers_);
+    void do_pack(std::span<const MatrixRef> blocks, const HeadBlockFormat& format, std::span<std::byte* const> out,
+                 const MatrixRef& columns) override {
+        cpu::pack_head_blocks({blocks, columns}, format, out, workers_);
     }
     void do_tile_dots(const KvGroupBlocks& group, const HeadBlockFormat& format, std::span<double> out) override {
         cpu::tile_dots(group, format, out, workers_);
@@ -86,8 +86,8 @@ public:
     Queue& queue() override { return host_queue(); }
     DenseBatch& dense() override { return dense_; }
     Matrices& matrices() override { return matrices_; }
+    std::int64_t progress() override { return workers_.progress(); }
     Transformer& transformer() override { return transformer_; }
-    std::int64_t finished() const override { return workers_.finished(); }
     Buffer allocate(std::int64_t bytes) override { return allocate_host(bytes); }
     std::unique_ptr<InputBuffer> input_buffer(std::int64_t bytes) override {
         return std::make_unique<CpuInputBuffer>(bytes);

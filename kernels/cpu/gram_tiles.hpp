@@ -1,6 +1,6 @@
-// Symmetric products P P^T of panels in fp64, for processors with AVX-512 (Isa::avx512): tiles of 24 x 8 that stay in
-// registers. OpenBLAS chooses kernels by the processor's name, and for one that it does not know (0.3.21: Zen 4 and 5)
-// those of AVX2, at half the rate.
+// Products P Q^T of panels in fp64, and symmetric ones P P^T, for processors with AVX-512 (Isa::avx512): tiles of 24 x
+// 8 that stay in registers. OpenBLAS chooses kernels by the processor's name, and for one that it does not know
+// (0.3.21: Zen 4 and 5) those of AVX2, at half the rate.
 //
 // A panel of `width` columns is packed in slabs of 24 rows, padded with zeros, one column after the other; a slab
 // serves as the left operand, three registers a column, and as the right one, number by number:
@@ -36,9 +36,11 @@ struct PackedPair {
     const double* right = nullptr;  ///< cols
     Range rows, cols;
     std::int64_t width = 0;
+    bool lower =
+        true;  ///< on and below the diagonal alone; else `right` may be of another matrix, and both ranges begin at 0
 };
 
-/// gram[rows, cols] (+)= P[rows] P[cols]^T on and below the diagonal; gram is column-major n x n without gaps, `first`
+/// gram[rows, cols] (+)= P[rows] P[cols]^T; gram is column-major with n rows, `first`
 /// overwrites. Every number is one sum over k in rising order (fused multiply-adds), added to what was there.
 void add_packed_product(const PackedPair& pair, std::int64_t n, bool first, double* gram);
 

@@ -10,6 +10,7 @@
 #include "kernels/cpu/gram_tiles.hpp"
 #include "kernels/cpu/large_matrix.hpp"
 #include "kernels/cpu/leading_vectors.hpp"
+#include "kernels/cpu/turning.hpp"
 
 namespace geom::cpu {
 
@@ -170,6 +171,37 @@ SingularValues CpuMatrices::do_singular_values_of_gram(double* gram, const Matri
     workers_.for_each(1, [&](std::int64_t, int) {
         const Buffer scratch = allocate_host(8 * (n + eigenvalue_scratch(n) + 64));
         out = roots_of_gram(gram, n, size, {scratch.as<double>()});
+    });
+    return out;
+}
+
+std::int64_t CpuMatrices::turning_bytes(std::int64_t sets, std::int64_t rows, std::int64_t width, Turn turn) const {
+    const TurningDoubles doubles = turning_doubles(rows, width, turn);
+    const std::int64_t threads = workers_.size();
+    return 8 * ((sets > 1 ? std::min(sets, threads) : 1) * doubles.shared + threads * doubles.scratch);
+}
+
+// Sets of one call may differ in shape.
+std::vector<TurnedResiduals> CpuMatrices::do_turned_residuals(std::span<const TiedRows> sets, Turn turn) {
+    TurningDoubles most;
+    for (const TiedRows& set : sets) {
+        const TurningDoubles doubles = turning_doubles(set.rows(), set.width(), turn);
+        most = {std::max(most.shared, doubles.shared), std::max(most.scratch, doubles.scratch)};
+    }
+    std::vector<TurnedResiduals> out(sets.size());
+    if (sets.size() == 1) {
+        const Buffer shared = allocate_host(8 * most.shared),
+                     scratch = allocate_host(8 * most.scratch * workers_.size());
+        const Team team(workers_, scratch.as<double>(), most.scratch);
+        out[0] = turned_residuals_of(team, path_, sets[0], turn, shared.as<double>());
+        return out;
+    }
+    std::vector<Buffer> memory(at(workers_.size()));
+    workers_.for_each(std::ssize(sets), [&](std::int64_t i, int worker) {
+        Buffer& mine = memory[at(worker)];
+        if (!mine) mine = allocate_host(8 * (most.shared + most.scratch));
+        const Team team(mine.as<double>() + most.shared);
+        out[at(i)] = turned_residuals_of(team, path_, sets[at(i)], turn, mine.as<double>());
     });
     return out;
 }

@@ -9,7 +9,8 @@
 //
 // An element of C is summed over runs of run_cols columns, one fused multiply-add after the other, of a pair of bf16
 // the second one first, as vdpbf16ps does; then over the runs. So its bits depend on two rows and D alone, and are the
-// same with AVX2, AVX-512 and AVX512-BF16; so are those of dot().
+// same with AVX2, AVX-512, AVX512-BF16 and NEON's f32; so are those of dot(). BFMMLA adds the products of four columns
+// at a time, rounding each sum to odd, so its bits are its own.
 #pragma once
 
 #include <cstddef>
@@ -51,7 +52,8 @@ struct Kernels {
     double (*dot)(const float* a, const float* b, std::int64_t n);
 };
 
-/// What HeadBlockFormat::path names: "avx2-f32", "avx512-f32", "avx512-bf16"; null for other paths and processors.
+/// What HeadBlockFormat::path names: "avx2-f32", "avx512-f32", "avx512-bf16", "neon-f32", "neon-bf16"; null for other
+/// paths and architectures.
 const Kernels* kernels_of(std::string_view path);
 
 /// `rows` rows of `row_bytes` each, one after the other, into panels.

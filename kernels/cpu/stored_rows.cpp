@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 
 #include <bit>
+#include <cmath>
 #include <cstring>
+#include <span>
 
 #include "core/error.hpp"
 
@@ -56,9 +58,43 @@ void widen_into(const MatrixRef& w, Range columns, Target<Element> to) {
     }
 }
 
+template <class T, class Narrow>
+void narrow_as(std::span<const double> from, std::byte* to, Narrow narrow) {
+    for (const double value : from) {
+        const T narrowed = narrow(value);
+        std::memcpy(to, &narrowed, sizeof(T));
+        to += sizeof(T);
+    }
+}
+
 }  // namespace
 
-void widen(const MatrixRef& w, Range columns, double* to) { widen_into<double>(w, columns, {to, columns.size()}); }
+void widen(const MatrixRef& w, Range columns, double* to) {
+    widen_into<double>(w, columns, {to, columns.size()});
+    if (w.exponent == 0) return;
+    const double factor = std::ldexp(1.0, -w.exponent);
+    for (std::int64_t i = 0; i < w.rows * columns.size(); ++i) to[i] *= factor;
+}
+
+std::vector<std::byte> rescaled(const MatrixRef& w, std::span<const double> columns, DType dtype) {
+    std::vector<std::byte> out(static_cast<std::size_t>(w.rows * w.cols * size_of(dtype)));
+    std::vector<double> widened(static_cast<std::size_t>(w.cols));
+    std::byte* to = out.data();
+    MatrixRef row = w;
+    row.rows = 1;
+    for (std::int64_t i = 0; i < w.rows; ++i, row.data += w.cols * size_of(w.dtype), to += w.cols * size_of(dtype)) {
+        widen(row, {0, w.cols}, widened.data());
+        for (std::size_t j = 0; j < columns.size(); ++j) widened[j] *= columns[j];
+        if (dtype == DType::bf16) {
+            narrow_as<std::uint16_t>(widened, to, [](double x) { return f32_to_bf16(static_cast<float>(x)); });
+        } else if (dtype == DType::f32) {
+            narrow_as<float>(widened, to, [](double x) { return static_cast<float>(x); });
+        } else {
+            narrow_as<double>(widened, to, [](double x) { return x; });
+        }
+    }
+    return out;
+}
 
 void to_f32(const MatrixRef& w, Range columns, float* to, std::int64_t stride) {
     widen_into<float>(w, columns, {to, stride});

@@ -28,6 +28,7 @@
 
 #include "core/error.hpp"
 #include "core/range.hpp"
+#include "kernels/cpu/stored_rows.hpp"
 #include "kernels/cpu/tile_products.hpp"
 
 namespace geom::cpu {
@@ -213,6 +214,8 @@ std::string path_of(DType kept, Isa isa) {
     if (kept == DType::bf16 && isa >= Isa::avx512_bf16) return std::string(name_of(isa));
     if (isa >= Isa::avx512) return "avx512-f32";
     if (isa >= Isa::avx2) return "avx2-f32";
+    if (kept == DType::bf16 && isa == Isa::neon_bf16) return "neon-bf16";
+    if (isa >= Isa::neon) return "neon-f32";
     return kept == DType::bf16 ? "sgemm-bf16" : "sgemm";
 }
 
@@ -225,12 +228,17 @@ HeadBlockFormat head_block_format(DType dtype, std::int64_t head_dim, std::int64
     return format;
 }
 
-void pack_head_blocks(std::span<const MatrixRef> blocks, const HeadBlockFormat& format, std::span<std::byte* const> out,
+void pack_head_blocks(const BlocksToPack& what, const HeadBlockFormat& format, std::span<std::byte* const> out,
                       Workers& workers) {
+    std::vector<double> columns(what.columns.data != nullptr ? static_cast<std::size_t>(format.hidden) : 0);
+    if (!columns.empty()) widen(what.columns, {0, format.hidden}, columns.data());
     with_products(format, [&]<class Products>() {
-        workers.for_each(static_cast<std::int64_t>(blocks.size()), [&](std::int64_t i, int) {
+        workers.for_each(std::ssize(what.blocks), [&](std::int64_t i, int) {
             const auto at = static_cast<std::size_t>(i);
-            Products::pack(blocks[at], format, out[at]);
+            const MatrixRef& block = what.blocks[at];
+            if (block.exponent == 0 && columns.empty()) return Products::pack(block, format, out[at]);
+            const std::vector<std::byte> scaled = rescaled(block, columns, format.dtype);
+            Products::pack({scaled.data(), format.dtype, block.rows, block.cols}, format, out[at]);
         });
     });
 }

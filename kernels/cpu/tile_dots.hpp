@@ -18,8 +18,14 @@ namespace geom::cpu {
 ///   f64         dgemm      everywhere
 HeadBlockFormat head_block_format(DType dtype, std::int64_t head_dim, std::int64_t hidden, Isa isa);
 
+/// Blocks, and what their columns are multiplied by; nothing without memory.
+struct BlocksToPack {
+    std::span<const MatrixRef> blocks;
+    MatrixRef columns = {};
+};
+
 /// See HeadProducts::pack.
-void pack_head_blocks(std::span<const MatrixRef> blocks, const HeadBlockFormat& format, std::span<std::byte* const> out,
+void pack_head_blocks(const BlocksToPack& what, const HeadBlockFormat& format, std::span<std::byte* const> out,
                       Workers& workers);
 
 /// See HeadProducts::tile_dots.

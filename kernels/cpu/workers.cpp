@@ -3,14 +3,28 @@
 #include <cblas.h>
 #include <fmt/format.h>
 #include <omp.h>
+#include <pthread.h>
 
 #include <chrono>
+#include <ctime>
 #include <system_error>
 #include <utility>
 
 #include "core/error.hpp"
 
 namespace geom {
+
+namespace {
+
+std::int64_t computed_milliseconds(std::thread::native_handle_type thread) noexcept {
+    clockid_t clock{};
+    timespec computed{};
+    if (::pthread_getcpuclockid(thread, &clock) != 0) return 0;
+    if (::clock_gettime(clock, &computed) != 0) return 0;
+    return computed.tv_sec * 1000 + computed.tv_nsec / 1'000'000;
+}
+
+}  // namespace
 
 Workers::Workers(int threads) {
     openblas_set_num_threads(1);
@@ -36,6 +50,12 @@ void Workers::stop() noexcept {
     }
     start_.notify_all();
     for (std::thread& thread : threads_) thread.join();
+}
+
+std::int64_t Workers::progress() noexcept {
+    std::int64_t progress = done_;
+    for (std::thread& thread : threads_) progress += computed_milliseconds(thread.native_handle());
+    return progress;
 }
 
 void Workers::for_each(std::int64_t n, const std::function<void(std::int64_t, int)>& f) {

@@ -3,6 +3,7 @@
 #include "kernels/cuda/convert.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 #include "core/error.hpp"
 #include "kernels/cuda/element.cuh"
@@ -14,50 +15,68 @@ namespace {
 
 constexpr unsigned block_threads = 256;
 
+/// What elements are multiplied by.
+struct Factors {
+    double all;
+    const double* columns;  ///< null: nothing else
+    std::int64_t width;     ///< of a row
+
+    __device__ double of(std::int64_t i) const { return columns == nullptr ? all : all * columns[i % width]; }
+};
+
 template <class From, class To>
-__global__ void convert_kernel(const From* in, To* out, std::int64_t elements) {
+__global__ void convert_kernel(const From* in, To* out, std::int64_t elements, Factors factors) {
     const std::int64_t step = static_cast<std::int64_t>(gridDim.x) * blockDim.x;
     for (std::int64_t i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < elements; i += step) {
-        out[i] = widened<To>(in[i]);
+        narrow(widened<double>(in[i]) * factors.of(i), out[i]);
     }
 }
 
 template <class From, class To>
-void start(const std::byte* in, std::byte* out, std::int64_t elements, const Device& device) {
-    const std::int64_t blocks = (elements + block_threads - 1) / block_threads;
+void start(const MatrixRef& block, std::byte* out, const Device& device, const double* columns) {
+    const std::int64_t elements = block.rows * block.cols, blocks = (elements + block_threads - 1) / block_threads;
     const auto grid = static_cast<unsigned>(std::min<std::int64_t>(blocks, 16 * device.multiprocessors()));
     launch("convert", convert_kernel<From, To>, {grid, block_threads}, device.stream(),
-           reinterpret_cast<const From*>(in), reinterpret_cast<To*>(out), elements);
+           reinterpret_cast<const From*>(block.data), reinterpret_cast<To*>(out), elements,
+           Factors{std::ldexp(1.0, -block.exponent), columns, block.cols});
 }
 
+[[noreturn]] void refuse() { throw Error(ExitCode::internal, "no exact conversion of these weights on the GPU"); }
+
 template <class To>
-void start_from(DType from, const std::byte* in, std::byte* out, std::int64_t elements, const Device& device) {
-    switch (from) {
+void start_from(const MatrixRef& block, std::byte* out, const Device& device, const double* columns) {
+    switch (block.dtype) {
         case DType::bf16:
-            return start<Bf16, To>(in, out, elements, device);
+            return start<Bf16, To>(block, out, device, columns);
         case DType::f16:
-            return start<__half, To>(in, out, elements, device);
+            return start<__half, To>(block, out, device, columns);
         case DType::f32:
-            return start<float, To>(in, out, elements, device);
+            return start<float, To>(block, out, device, columns);
         default:
-            throw Error(ExitCode::internal, "no exact conversion of these weights on the GPU");
+            refuse();
     }
 }
 
 }  // namespace
 
-void convert(const std::byte* in, DType from, std::byte* out, DType to, std::int64_t elements, const Device& device) {
+void convert(const MatrixRef& block, std::byte* out, DType to, const Device& device, const double* columns) {
+    const DType from = block.dtype;
+    const std::int64_t elements = block.rows * block.cols;
     if (elements == 0) return;
-    if (from == to) {
-        check_cuda(cudaMemcpyAsync(out, in, static_cast<std::size_t>(elements * size_of(from)),
+    if (from == to && block.exponent == 0 && columns == nullptr) {
+        check_cuda(cudaMemcpyAsync(out, block.data, static_cast<std::size_t>(elements * size_of(from)),
                                    cudaMemcpyDeviceToDevice, device.stream()),
                    "cudaMemcpyAsync");
+    } else if (to == DType::bf16 && from == DType::bf16) {
+        start<Bf16, Bf16>(block, out, device, columns);
+    } else if (to == DType::f64 && from == DType::f64) {
+        start<double, double>(block, out, device, columns);
     } else if (to == DType::f32) {
-        start_from<float>(from, in, out, elements, device);
+        start_from<float>(block, out, device, columns);
     } else if (to == DType::f64) {
-        start_from<double>(from, in, out, elements, device);
+        start_from<double>(block, out, device, columns);
     } else {
-        throw Error(ExitCode::internal, "no exact conversion of these weights on the GPU");
+        refuse();
     }
 }
 

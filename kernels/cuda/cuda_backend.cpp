@@ -33,7 +33,7 @@ public:
     std::string device() const override { return name_; }
     std::string library() const override;
     Workers& workers() override { return workers_; }
-    std::int64_t finished() const override { return workers_.finished() + device_.waits(); }
+    std::int64_t progress() override { return workers_.progress() + device_.waits(); }
     Queue& queue() override { return queue_; }
     DenseBatch& dense() override { return dense_; }
     Matrices& matrices() override { return matrices_; }

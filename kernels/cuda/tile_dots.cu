@@ -317,10 +317,15 @@ HeadBlockFormat CudaHeadProducts::do_format(DType dtype, std::int64_t head_dim, 
 }
 
 void CudaHeadProducts::do_pack(std::span<const MatrixRef> blocks, const HeadBlockFormat& format,
-                               std::span<std::byte* const> out) {
+                               std::span<std::byte* const> out, const MatrixRef& columns) {
     device_.use();
-    for (std::size_t i = 0; i < blocks.size(); ++i)
-        convert(blocks[i].data, blocks[i].dtype, out[i], format.dtype, blocks[i].rows * blocks[i].cols, device_);
+    const double* weights = nullptr;
+    if (columns.data != nullptr) {
+        if (columns_.size() < columns.cols * 8) columns_ = device_.allocate(columns.cols * 8);
+        convert(columns, columns_.data(), DType::f64, device_);
+        weights = columns_.as<double>();
+    }
+    for (std::size_t i = 0; i < blocks.size(); ++i) convert(blocks[i], out[i], format.dtype, device_, weights);
 }
 
 std::int64_t CudaHeadProducts::do_scratch_bytes(const HeadBlockFormat& format, std::int64_t layers,

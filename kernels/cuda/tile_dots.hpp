@@ -16,8 +16,8 @@ public:
 
 private:
     HeadBlockFormat do_format(DType dtype, std::int64_t head_dim, std::int64_t hidden) const override;
-    void do_pack(std::span<const MatrixRef> blocks, const HeadBlockFormat& format,
-                 std::span<std::byte* const> out) override;
+    void do_pack(std::span<const MatrixRef> blocks, const HeadBlockFormat& format, std::span<std::byte* const> out,
+                 const MatrixRef& columns) override;
     void do_tile_dots(const KvGroupBlocks& group, const HeadBlockFormat& format, std::span<double> out) override;
     std::int64_t do_scratch_bytes(const HeadBlockFormat& format, std::int64_t layers,
                                   std::int64_t heads) const override;
@@ -34,7 +34,8 @@ private:
     void with_runner(const HeadBlockFormat& format, std::int64_t layers, double* out, std::byte* scratch, F&& f);
 
     Device& device_;
-    Buffer pinned_;  ///< results on their way to the host
+    Buffer pinned_;   ///< results on their way to the host
+    Buffer columns_;  ///< weights of columns, f64
 };
 
 }  // namespace geom::cuda

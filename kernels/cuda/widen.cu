@@ -1,6 +1,7 @@
 // Weights as stored (bf16, f16, f32, f64) to fp64. A block of threads takes one row of one matrix: its type is the same
 // for all of them, and neighbouring threads read and write neighbouring elements. Moves 2 to 8 + 8 bytes an element;
 // what is written is read by a product that follows, from L2 where a panel of it fits (50 MB on H100). Exact.
+#include <cmath>
 #include <string>
 
 #include "core/error.hpp"
@@ -15,9 +16,9 @@ namespace {
 constexpr int threads = 256;
 
 template <class Stored>
-__device__ void widen_row(const std::byte* data, std::int64_t first, std::int64_t width, double* to) {
-    const Stored* from = reinterpret_cast<const Stored*>(data) + first;
-    for (std::int64_t i = threadIdx.x; i < width; i += blockDim.x) to[i] = widened<double>(from[i]);
+__device__ void widen_row(const StoredRows& block, std::int64_t first, std::int64_t width, double* to) {
+    const Stored* from = reinterpret_cast<const Stored*>(block.data) + first;
+    for (std::int64_t i = threadIdx.x; i < width; i += blockDim.x) to[i] = widened<double>(from[i]) * block.factor;
 }
 
 __global__ void widen_rows(const StoredRows* blocks, WidenShape shape, double* to) {
@@ -27,13 +28,13 @@ __global__ void widen_rows(const StoredRows* blocks, WidenShape shape, double* t
     double* const out = to + blockIdx.x * shape.stride + row * width;
     switch (block.dtype) {
         case DType::bf16:
-            return widen_row<Bf16>(block.data, first, width, out);
+            return widen_row<Bf16>(block, first, width, out);
         case DType::f16:
-            return widen_row<__half>(block.data, first, width, out);
+            return widen_row<__half>(block, first, width, out);
         case DType::f32:
-            return widen_row<float>(block.data, first, width, out);
+            return widen_row<float>(block, first, width, out);
         default:
-            return widen_row<double>(block.data, first, width, out);
+            return widen_row<double>(block, first, width, out);
     }
 }
 
@@ -46,7 +47,7 @@ std::vector<StoredRows> stored_rows(std::span<const MatrixRef> blocks) {
         const bool known = block.dtype == DType::bf16 || block.dtype == DType::f16 || block.dtype == DType::f32 ||
                            block.dtype == DType::f64;
         if (!known) throw Error(ExitCode::internal, "no products of " + std::string(name_of(block.dtype)) + " weights");
-        rows.push_back({block.data, block.dtype});
+        rows.push_back({block.data, block.dtype, std::ldexp(1.0, -block.exponent)});
     }
     return rows;
 }

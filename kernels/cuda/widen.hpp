@@ -19,6 +19,7 @@ namespace cuda {
 struct StoredRows {
     const std::byte* data = nullptr;
     DType dtype = DType::bf16;
+    double factor = 1.0;  ///< that elements are multiplied by, a power of two
 };
 
 /// The blocks as the kernel takes them. Throws Error(internal) for a type that has no products.

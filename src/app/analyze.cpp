@@ -75,6 +75,7 @@ TableSet table_set(const ResultView& view, const std::string& file) {
 void analyze(const AnalyzeOptions& options) {
     ResultView view{ResultReader(options.file)};
     if (options.head) view.take_head(*options.head);
+    if (options.block) view.take_block(*options.block);
     if (options.anchor) view.take_anchor(*options.anchor);
     const TableSet set = table_set(view, options.file);
     if (options.folder.empty()) {

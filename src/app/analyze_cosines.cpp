@@ -23,6 +23,7 @@ public:
             if (view.has(std::string("analysis/") + name)) z_names_.emplace_back(name);
         }
         has_p_ = view.has("analysis/p_two_sided");
+        has_folded_ = view.has("analysis/cos_folded");
     }
 
     void add_columns(std::vector<Column>& columns) const {
@@ -30,6 +31,7 @@ public:
         for (const std::string& name : z_names_) columns.push_back({name});
         if (has_p_) columns.push_back({"p_below_0.01"});
         columns.push_back({"residual"});
+        if (has_folded_) columns.push_back({"cos_folded"});
     }
 
     void add_cells(std::vector<Cell>& row, std::int64_t l, std::int64_t other) const {
@@ -46,6 +48,7 @@ public:
         for (const std::string& name : z_names_) row.emplace_back(mean_of(of_heads(name, l, other)));
         if (has_p_) row.emplace_back(share_below(0.01, of_heads("p_two_sided", l, other)));
         row.emplace_back(residual.value());
+        if (has_folded_) row.emplace_back(mean_of(of_heads("cos_folded", l, other)));
     }
 
     std::string note() const {
@@ -62,7 +65,11 @@ public:
         if (!z_names_.empty())
             text += fmt::format(" By chance a z is 0 +- {:.2g}.", 1.0 / std::sqrt(static_cast<double>(heads_)));
         if (has_p_) text += " p_below_0.01: share of heads with p_two_sided < 0.01; by chance 0.01.";
-        return text + " residual: sqrt(1 - cos^2), mean over heads.";
+        text += " residual: sqrt(1 - cos^2), mean over heads.";
+        if (has_folded_)
+            text +=
+                " cos_folded: the cosine of W_Q and W_K times the weights of each layer's input norm, mean over heads.";
+        return text;
     }
 
 private:
@@ -79,7 +86,7 @@ private:
     const ResultView& view_;
     std::int64_t heads_;
     std::vector<std::string> z_names_;
-    bool has_p_ = false;
+    bool has_p_ = false, has_folded_ = false;
 };
 
 }  // namespace

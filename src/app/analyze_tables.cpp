@@ -30,6 +30,15 @@ std::span<const TableMaker> table_makers() {
         &effective_ranks_by_layer,
         &effective_ranks_by_head,
         &effective_rank_extremes,
+        // spectra
+        &spectra_statistics,
+        &spectra_thirds,
+        &spectra_trends,
+        &spectra_by_layer,
+        &spectra_of_globals,
+        &spectra_of_experts,
+        // variation
+        &variation_by_family,
         // residual
         &residual_by_layer,
         &residual_by_phase,

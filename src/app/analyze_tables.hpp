@@ -36,6 +36,9 @@ std::optional<Table> matched_adjacent(const ResultView& view);
 std::optional<Table> sign_agreement_by_thirds(const ResultView& view);
 std::optional<Table> angles_to_anchor(const ResultView& view);
 
+// What changes from a layer to the next, by gauge and family.
+std::optional<Table> variation_by_family(const ResultView& view);
+
 // One head in depth: its figures, how its numbers are distributed, the largest of them.
 std::optional<Table> head_figures(const ResultView& view);
 std::optional<Table> head_ranges(const ResultView& view);
@@ -46,6 +49,15 @@ std::optional<Table> effective_ranks(const ResultView& view);
 std::optional<Table> effective_ranks_by_layer(const ResultView& view);
 std::optional<Table> effective_ranks_by_head(const ResultView& view);
 std::optional<Table> effective_rank_extremes(const ResultView& view);
+
+// Spectra of weight matrices: a family at a time across depth (statistics, thirds, trends with drops and jumps), every
+// matrix, the embeddings, experts over a layer.
+std::optional<Table> spectra_statistics(const ResultView& view);
+std::optional<Table> spectra_thirds(const ResultView& view);
+std::optional<Table> spectra_trends(const ResultView& view);
+std::optional<Table> spectra_by_layer(const ResultView& view);
+std::optional<Table> spectra_of_globals(const ResultView& view);
+std::optional<Table> spectra_of_experts(const ResultView& view);
 
 // What layers add to the residual stream: layer by layer, phase by phase.
 std::optional<Table> residual_by_layer(const ResultView& view);

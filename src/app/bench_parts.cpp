@@ -9,6 +9,7 @@
 #include <chrono>
 #include <limits>
 
+#include "app/bench_forward.hpp"
 #include "checkpoint/describe_shape.hpp"
 #include "core/error.hpp"
 #include "exchange/head_store.hpp"
@@ -138,9 +139,10 @@ public:
         : gemm_(gemm),
           run_("gram", checkpoint, backend),
           format_(block_format(run_.shape(), backend)),
-          blocks_(run_.plan(), 0, 0, format_, backend) {
+          blocks_(run_.plan(), 0, 0, backend) {
         run_.for_each_load([&](const Load& /*load*/, std::int64_t round, const LayerWeights& weights) {
-            blocks_.exchange_round(round, &weights, collectives);
+            blocks_.pack_round(round, weights);
+            blocks_.exchange_round(round, collectives);
         });
     }
 
@@ -297,7 +299,7 @@ private:
 }  // namespace
 
 std::span<const std::string_view> bench_part_names() {
-    static constexpr std::array<std::string_view, 5> names = {"gemm", "copy", "gram", "heads", "load"};
+    static constexpr std::array<std::string_view, 6> names = {"gemm", "copy", "gram", "heads", "forward", "load"};
     return names;
 }
 
@@ -317,6 +319,7 @@ std::vector<std::unique_ptr<BenchPart>> make_bench_parts(const std::vector<std::
     if (wanted("copy")) parts.push_back(std::make_unique<CopyPart>(backend));
     if (wanted("gram")) parts.push_back(std::make_unique<GramPart>(shape, backend, collectives, gemm));
     if (wanted("heads")) parts.push_back(std::make_unique<HeadsPart>(shape, backend));
+    if (wanted("forward")) parts.push_back(make_forward_part(shape, backend));
     if (wanted("load")) parts.push_back(std::make_unique<LoadPart>(*model, backend));
     return parts;
 }

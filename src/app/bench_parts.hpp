@@ -20,11 +20,11 @@ public:
     virtual void once(BenchTable& table) = 0;
 };
 
-/// gemm copy gram heads load
+/// gemm copy gram heads forward load
 std::span<const std::string_view> bench_part_names();
 
-/// The parts of these names, in that order. `shape` for gemm, gram and heads; `model`, on disk, for load, else null.
-/// They keep references to all of them.
+/// The parts of these names, in that order. `shape` for gemm, gram, heads and forward; `model`, on disk, for load, else
+/// null. They keep references to all of them.
 std::vector<std::unique_ptr<BenchPart>> make_bench_parts(const std::vector<std::string>& names, const Checkpoint& shape,
                                                          const Checkpoint* model, Backend& backend,
                                                          Collectives& collectives);

@@ -6,8 +6,11 @@
 
 #include "app/analyze.hpp"
 #include "app/bench.hpp"
+#include "app/machine.hpp"
+#include "app/page.hpp"
 #include "app/pipeline.hpp"
 #include "app/print_tokens.hpp"
+#include "app/selfcheck.hpp"
 #include "checkpoint/synthetic.hpp"
 #include "mpi/agreement.hpp"
 
@@ -23,8 +26,17 @@ void write_synthetic(const SynthOptions& options) {
 }
 
 void print_plan(const RunOptions& options, const Communicator& communicator) {
-    const std::string text = dry_run(options, communicator);
-    if (communicator.rank() == 0) fmt::print("{}", text);
+    const PlanReport report = dry_run(options, communicator);
+    agree_on(communicator, [&] {
+        if (communicator.rank() == 0) print_both(report.text, report.object, options.json);
+    });
+}
+
+void run_selfcheck(const SelfcheckOptions& options, const Communicator& communicator) {
+    const Machine machine = inspect_machine({options.threads, 0, false}, communicator);
+    agree_on(communicator, [&] {
+        if (communicator.rank() == 0) selfcheck(options, machine.threads);
+    });
 }
 
 }  // namespace
@@ -54,6 +66,9 @@ int run_command(const Options& options, const Communicator& communicator, Phases
             return 0;
         case Command::bench:
             agree_on(communicator, [&] { run_bench(options.bench, communicator); });
+            return 0;
+        case Command::selfcheck:
+            run_selfcheck(options.selfcheck, communicator);
             return 0;
         case Command::run:
             break;

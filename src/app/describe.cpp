@@ -43,8 +43,10 @@ std::string readable_seconds(double seconds) {
 std::string describe_model(const Checkpoint& checkpoint) {
     const ModelConfig& c = checkpoint.config();
     std::string text = fmt::format("model     {}", checkpoint.name());
-    if (!checkpoint.commit().empty())
-        text += fmt::format("  ({} @ {})", checkpoint.revision(), checkpoint.commit().substr(0, 12));
+    if (!checkpoint.commit().empty()) {
+        const std::string revision = checkpoint.revision().empty() ? "" : checkpoint.revision() + ", ";
+        text += fmt::format("  ({}commit {})", revision, checkpoint.commit().substr(0, 12));
+    }
     text += fmt::format(
         "\n          {}: {} layers, {} query heads, {} key/value heads, head_dim {}, hidden {}, intermediate {}",
         checkpoint.family().name, c.layers, c.heads, c.kv_heads, c.head_dim, c.hidden, c.intermediate);
@@ -60,6 +62,30 @@ std::string describe_model(const Checkpoint& checkpoint) {
     return text + "\n";
 }
 
+std::int64_t result_bytes(const Survey& survey) {
+    std::int64_t bytes = 0;
+    const Schema schema = with_derivations(survey.measured);
+    for (const Variable& variable : schema.variables) bytes += schema.bytes_of(variable);
+    return bytes;
+}
+
+std::string describe_run(const Survey& survey, const Plan& plan) {
+    const ModelShape& shape = survey.shape;
+    const std::string some = survey.layers.size() == shape.model_layers
+                                 ? ""
+                                 : fmt::format("layers {} to {} of ", survey.layers.begin, survey.layers.end - 1);
+    const auto flops = static_cast<double>(plan.flops());
+    std::string names;
+    for (const Measure* measure : survey.measures)
+        names += fmt::format("{}{}", names.empty() ? "" : ", ", measure->name);
+    return fmt::format("model     {}, {}{} layers, {} heads, hidden {}\n", survey.checkpoint.name(), some,
+                       shape.model_layers, shape.heads, shape.hidden) +
+           fmt::format("plan      {} on {} rank{}: {} to read{}; result {}, {}", names, plan.ranks.size(),
+                       plan.ranks.size() == 1 ? "" : "s", readable_bytes(static_cast<double>(plan.bytes_read())),
+                       flops > 0.0 ? fmt::format(", {} of products", readable_flops(flops)) : "",
+                       survey.run.file.string(), readable_bytes(static_cast<double>(result_bytes(survey))));
+}
+
 std::string describe_seconds(const Plan& plan, const MachineRates& rates) {
     std::string text;
     for (std::size_t m = 0; m < plan.input.measures.size(); ++m) {
@@ -73,16 +99,20 @@ std::string describe_seconds(const Plan& plan, const MachineRates& rates) {
 
 std::string describe_plan(const Survey& survey, const Plan& plan, const MachineRates& rates) {
     const auto bytes = [](std::int64_t n) { return readable_bytes(static_cast<double>(n)); };
+    const auto budget = [&](std::int64_t n) {
+        constexpr std::int64_t no_machine_has = std::int64_t{1} << 60;
+        return n < no_machine_has ? bytes(n) + " a rank" : "none";
+    };
     std::string text =
         fmt::format("plan      {} rank{}, {} pass{} over the weights, {} read, {} of products ({})\n",
                     plan.ranks.size(), plan.ranks.size() == 1 ? "" : "s", plan.passes, plan.passes == 1 ? "" : "es",
                     bytes(plan.bytes_read()), readable_flops(static_cast<double>(plan.flops())), survey.format.path);
-    text +=
-        fmt::format("          imbalance (largest over mean): loading {:.2f}, products {:.2f}; budget {} a rank{}\n",
-                    plan.load_imbalance(), plan.flops_imbalance(), bytes(plan.input.budget),
-                    plan.input.device ? fmt::format(", {} of GPU memory", bytes(plan.input.device_budget)) : "");
+    text += fmt::format("          imbalance (largest over mean): loading {:.2f}, products {:.2f}; budget {}{}\n",
+                        plan.load_imbalance(), plan.flops_imbalance(), budget(plan.input.budget),
+                        plan.input.device ? fmt::format(", of GPU memory {}", budget(plan.input.device_budget)) : "");
     text += fmt::format("          predicted on this machine: {}; reading {}, exchange and writing come on top\n",
                         describe_seconds(plan, rates), bytes(plan.bytes_read()));
+    text += fmt::format("          the result has {}\n", bytes(result_bytes(survey)));
     text +=
         fmt::format("          (a rank's rates, probed in {:.2f} s: products {}/s, fp64 {}/s, copy {}/s)\n", rates.took,
                     readable_flops(rates.products), readable_flops(rates.fp64), readable_bytes(rates.copy));
@@ -99,7 +129,9 @@ std::string describe_plan(const Survey& survey, const Plan& plan, const MachineR
         text += fmt::format("{:>6} {:>10} {:>10} {:>10} {:>14} {:>10} {:>12} {:>11}", r, loads_of(rank, survey.shape),
                             heads_of(rank), bytes(rank.bytes_read), readable_flops(static_cast<double>(rank.flops())),
                             bytes(rank.memory.total()), bytes(computing.blocks), bytes(computing.stream));
-        if (plan.input.device) text += fmt::format(" {:>10}  {}", bytes(rank.device.total()), survey.machine.places[r]);
+        if (plan.input.device)
+            text += fmt::format(" {:>10}  {}", bytes(rank.device.total()),
+                                r < survey.machine.places.size() ? survey.machine.places[r] : "elsewhere");
         text += "\n";
     }
     if (plan.ranks.size() > shown) text += fmt::format("{:>6} and {} more\n", "...", plan.ranks.size() - shown);

@@ -1,6 +1,7 @@
 // The model, and what a run would cost, as text for people.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "app/probe.hpp"
@@ -9,6 +10,12 @@
 namespace geom {
 
 std::string describe_model(const Checkpoint& checkpoint);
+
+/// What a run is about to do, in two lines.
+std::string describe_run(const Survey& survey, const Plan& plan);
+
+/// Bytes of all the numbers that the result will hold.
+std::int64_t result_bytes(const Survey& survey);
 
 /// Owners, bytes, flops and memory of every rank; predicted seconds of every measure.
 std::string describe_plan(const Survey& survey, const Plan& plan, const MachineRates& rates);

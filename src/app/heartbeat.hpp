@@ -14,8 +14,8 @@ namespace geom {
 
 class Heartbeat {
 public:
-    /// `work_done` counts anything that only grows while this rank works.
-    Heartbeat(const Communicator& communicator, Progress& progress, const Phases& phases,
+    /// `work_done` counts anything that only grows while this rank works; `journal` is for messages.
+    Heartbeat(const Communicator& communicator, Progress& progress, const Phases& phases, std::string journal,
               std::function<std::int64_t()> work_done);
 
     /// Called often by whoever waits: never throws because of a signal, since the others have to learn of it first.
@@ -28,6 +28,7 @@ private:
     const Communicator& communicator_;
     Progress& progress_;
     const Phases& phases_;
+    std::string journal_;
     std::function<std::int64_t()> work_done_;
     std::int64_t last_done_ = 0;
     bool signal_told_ = false;

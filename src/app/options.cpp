@@ -3,10 +3,16 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <cctype>
 #include <cmath>
+#include <cstdlib>
 #include <sstream>
 
+#include "app/version.hpp"
+#include "checkpoint/families.hpp"
+#include "checkpoint/synthetic.hpp"
 #include "core/error.hpp"
+#include "core/mistakes.hpp"
 #include "measures/measure.hpp"
 
 namespace geom {
@@ -23,14 +29,15 @@ std::string measure_list(bool by_default) {
 
 std::string footer() {
     std::string text = "Measures:\n";
-    for (const Measure& measure : measures()) text += fmt::format("  {:<10} {}\n", measure.name, measure.summary);
+    for (const Measure& measure : measures()) text += fmt::format("  {:<12} {}\n", measure.name, measure.summary);
     text +=
         "\nModels:\n"
         "  a folder             with config.json and safetensors shards\n"
         "  ORG/NAME             a hub id, resolved in the local cache; nothing is ever downloaded\n"
-        "  synth:SHAPE[?...]    deterministic weights: qwen3-0.6b ... llama-3.1-405b, tiny, "
-        "L28-H16-KV8-hd128-D1024-F3072;\n"
-        "                       options seed=N layers=N dtype=bf16|f16|f32|f64 drift=T iid=1, joined by &\n"
+        "  synth:SHAPE[?...]    deterministic weights of a shape below, or L28-H16-KV8-hd128-D1024-F3072;\n"
+        "                       options seed=N layers=N dtype=bf16|f16|f32|f64 drift=T iid=1, joined by &\n";
+    text += "Families: " + known_families() + "\nShapes: " + known_synthetic_shapes() + "\n";
+    text +=
         "\nExamples:\n"
         "  geom-mpi --model Qwen/Qwen3-0.6B\n"
         "  mpirun -n 2 geom-mpi --model synth:qwen3-0.6b --json -\n"
@@ -43,11 +50,13 @@ std::string footer() {
 
 // Values that CLI11 keeps as text until they have been parsed by the functions of this file.
 struct RawValues {
-    std::string layers, memory_budget, head;
+    std::vector<std::string> layers;  ///< "A:B", or A and B: an array in a file
+    std::string memory_budget, head, block, analyze_block;
 };
 
 void add_model_options(CLI::App& app, RunOptions& run) {
-    app.add_option("--model", run.model, "folder, hub id, or synth:SHAPE")->required()->type_name("MODEL");
+    app.add_option("--model", run.model, "folder, hub id (ORG/NAME or ORG/NAME@REVISION), or synth:SHAPE")
+        ->type_name("MODEL");
     app.add_option("--revision", run.revision, "branch, tag or commit of a hub id (default main)")->type_name("R");
     app.add_option("--family", run.family, "read the weights as this model family, whatever config.json says")
         ->type_name("NAME");
@@ -63,16 +72,20 @@ void add_work_options(CLI::App& app, RunOptions& run, RawValues& raw) {
     app.add_option("-m,--measures", run.measures, fmt::format("measures to run (default {})", measure_list(true)))
         ->delimiter(',')
         ->type_name("NAME,...");
-    app.add_option("--layers", raw.layers, "only layers A to B-1")->type_name("A:B");
+    app.add_option("--layers", raw.layers, "only layers A to B-1")->expected(1, 2)->type_name("A:B");
     app.add_option("--top-k", run.top_k,
-                   "singular directions to keep of each head (at most head_dim are) and of each layer's step")
+                   "singular directions to keep of each head (at most head_dim are) and of each layer's step; 0: none")
         ->capture_default_str()
-        ->check(CLI::Range(1, 1 << 20))
+        ->check(CLI::Range(0, 1 << 20))
         ->type_name("K");
     app.add_flag("--legacy", run.legacy, "also what earlier scripts made of these measures, in the group legacy");
+    app.add_flag("--folded", run.folded,
+                 "also the gram and the cosines of W_Q and W_K times the weights of the norm before them");
     app.add_option("--anchor", run.anchor, "decoder layer that the analysis compares the others with; -1: the last")
         ->capture_default_str()
         ->type_name("L");
+    app.add_option("--block", raw.block, "summarise variation over layers A to B-1 (default all that are looked at)")
+        ->type_name("A:B");
     add_backend_option(app, run.backend);
     app.add_option("--memory-budget", raw.memory_budget,
                    "memory a rank may use, of the host and of its GPU each, e.g. 8GiB (default 0.8 of what is free)")
@@ -134,6 +147,11 @@ void add_run_options(CLI::App& app, RunOptions& run) {
         ->excludes(resume)
         ->excludes(overwrite);
     app.add_flag("--dry-run", run.dry_run, "print the plan (owners, bytes, memory, predicted seconds) and stop");
+    app.add_option("--progress", run.progress,
+                   "bar, lines (one a minute), none, or auto: a bar where stderr, or mpirun's, is a terminal")
+        ->capture_default_str()
+        ->check(CLI::IsMember({"auto", "bar", "lines", "none"}))
+        ->type_name("NAME");
     app.add_flag("--quiet", run.quiet, "no progress, no notes");
 }
 
@@ -144,6 +162,8 @@ void add_analyze_options(CLI::App& app, AnalyzeOptions& analyze, RawValues& raw)
         ->type_name("L");
     app.add_option("--head", raw.head, "the head to show in depth, as layer:head (default the middle layer's first)")
         ->type_name("L:H");
+    app.add_option("--block", raw.analyze_block, "summarise variation over layers A to B-1 (default the run's)")
+        ->type_name("A:B");
     app.add_option("--format", analyze.format, "text, md (Markdown), csv or json")
         ->capture_default_str()
         ->check(CLI::IsMember({"text", "md", "csv", "json"}))
@@ -159,7 +179,8 @@ void add_tokens_options(CLI::App& app, TokensOptions& tokens) {
 }
 
 void add_bench_options(CLI::App& app, BenchOptions& bench) {
-    app.add_option("PART", bench.parts, "gemm, copy, gram, heads, load (default: all that have what they need)");
+    app.add_option("PART", bench.parts,
+                   "gemm, copy, gram, heads, forward, load (default: all that have what they need)");
     app.add_option("--shape", bench.shape, "of the made-up weights, as after synth:")->capture_default_str();
     app.add_option("--model", bench.model, "folder of a checkpoint, for load")->type_name("FOLDER");
     add_backend_option(app, bench.backend);
@@ -173,14 +194,38 @@ void add_bench_options(CLI::App& app, BenchOptions& bench) {
     app.add_option("--json", bench.json, "write all numbers to FILE, or to stdout for -")->type_name("FILE|-");
 }
 
+void add_selfcheck_options(CLI::App& app, SelfcheckOptions& selfcheck) {
+    app.add_option("--model", selfcheck.model, "folder, hub id or synth:SHAPE")->required()->type_name("M");
+    app.add_option("--revision", selfcheck.revision, "branch, tag or commit of a hub id")->type_name("R");
+    app.add_option("--threads", selfcheck.threads, "threads (default: as a run's)")
+        ->check(CLI::Range(1, 4096))
+        ->type_name("N");
+}
+
 std::string joined(int argc, const char* const* argv) {
     std::string line;
     for (int i = 0; i < argc; ++i) line += fmt::format("{}{}", i == 0 ? "" : " ", argv[i]);
     return line;
 }
 
+// As a shell does it, which sees neither files of options nor --option=~/path.
+void expand_home(std::string& path) {
+    const char* home = std::getenv("HOME");
+    if (home != nullptr && path.starts_with("~/")) path.replace(0, 1, home);
+}
+
 void interpret(Options& options, const RawValues& raw) {
-    if (!raw.layers.empty()) options.run.layers = parse_range("--layers", raw.layers);
+    for (std::string* path :
+         {&options.run.model, &options.run.output, &options.run.json, &options.analyze.file, &options.analyze.folder,
+          &options.synth.folder, &options.bench.model, &options.bench.json, &options.selfcheck.model})
+        expand_home(*path);
+    if ((options.command == Command::run || options.command == Command::info) && options.run.model.empty())
+        throw Error(ExitCode::usage,
+                    "--model is required: a folder, a hub id, or synth:SHAPE; geom-mpi --help lists all options");
+    if (!raw.layers.empty())
+        options.run.layers = parse_range("--layers", fmt::format("{}", fmt::join(raw.layers, ":")));
+    if (!raw.block.empty()) options.run.block = parse_range("--block", raw.block);
+    if (!raw.analyze_block.empty()) options.analyze.block = parse_range("--block", raw.analyze_block);
     if (!raw.head.empty()) options.analyze.head = parse_head("--head", raw.head);
     if (!raw.memory_budget.empty()) options.run.memory_budget = parse_bytes("--memory-budget", raw.memory_budget);
     for (const std::string& name : options.run.measures) {
@@ -197,16 +242,58 @@ void interpret(Options& options, const RawValues& raw) {
 
 }  // namespace
 
+std::vector<std::string> names_of_options(const CLI::App& app) {
+    std::vector<std::string> names;
+    const auto add = [&](const CLI::App& some) {
+        for (const CLI::Option* option : some.get_options()) {
+            for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+        }
+    };
+    add(app);
+    for (const CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; })) {
+        if (sub->parsed() || sub->get_name().empty()) add(*sub);  // an option group has no name of its own
+    }
+    return names;
+}
+
+std::vector<std::string> names_of_commands(const CLI::App& app) {
+    std::vector<std::string> names;
+    for (const CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; })) {
+        if (!sub->get_name().empty()) names.push_back(sub->get_name());
+    }
+    return names;
+}
+
+void refuse_unexpected(const CLI::App& app) {
+    const std::vector<std::string> extra = app.remaining(true);
+    if (extra.empty()) return;
+    if (extra.front() == "help") throw CLI::CallForHelp();
+    throw Error(ExitCode::usage, fmt::format("{}; geom-mpi --help lists all options",
+                                             about_unexpected(extra, names_of_options(app), names_of_commands(app))));
+}
+
+// What CLI11 says of a mistake, in this program's words.
+std::string reason_of(const CLI::ParseError& error, const CLI::App& app) {
+    constexpr std::string_view unknown_key = "INI was not able to parse ";
+    const std::string reason = error.what();
+    if (!reason.starts_with(unknown_key)) return reason;
+    const std::string key = reason.substr(unknown_key.size());
+    const std::string meant = nearest_name("--" + key, names_of_options(app));
+    return fmt::format("the TOML file of --config has the key {}, which is no option{}", key,
+                       meant.empty() ? "" : fmt::format(": is {} meant?", meant.substr(2)));
+}
+
 Options parse_options(int argc, const char* const* argv) {
     Options options;
     options.command_line = joined(argc, argv);
     RawValues raw;
     CLI::App app("geom-mpi: the geometry of a large language model's weights, in one HDF5 file", "geom-mpi");
     app.footer(footer());
-    app.set_version_flag("--version", "geom-mpi " GEOM_VERSION);
+    app.set_version_flag("--version", program_version());
     app.set_config("--config", "", "read options from a TOML file (keys as the long flags)")->type_name("FILE.toml");
     app.allow_config_extras(CLI::config_extras_mode::error);
     app.require_subcommand(0, 1);
+    app.allow_extras();  // they are refused below, in words of this program
     auto* run_group = app.add_option_group("run");
     add_model_options(*run_group, options.run);
     add_work_options(*run_group, options.run, raw);
@@ -216,6 +303,11 @@ Options parse_options(int argc, const char* const* argv) {
     auto* info = app.add_subcommand("info", "what a checkpoint holds, and what a run would cost");
     add_model_options(*info, options.run);
     add_work_options(*info, options.run, raw);
+    info->add_option("--ranks", options.run.ranks, "plan for so many ranks (default: those that mpirun starts)")
+        ->check(CLI::Range(1, 1 << 20))
+        ->type_name("N");
+    info->add_option("--json", options.run.json, "write the plan as a JSON object to FILE, or to stdout for -")
+        ->type_name("FILE|-");
     add_residual_options(*info, options.run);
     auto* analyze = app.add_subcommand("analyze", "print the tables of a finished result");
     add_analyze_options(*analyze, options.analyze, raw);
@@ -226,17 +318,19 @@ Options parse_options(int argc, const char* const* argv) {
     add_tokens_options(*tokens, options.tokens);
     auto* bench = app.add_subcommand("bench", "rates of this machine and of the measures on it");
     add_bench_options(*bench, options.bench);
-    // The run's own options are not needed when a subcommand is given.
-    for (CLI::App* sub : {info, analyze, synth, tokens, bench}) {
-        sub->preparse_callback([run_group](std::size_t) { run_group->get_option("--model")->required(false); });
-    }
+    auto* selfcheck = app.add_subcommand("selfcheck", "what theory says of a model's weights, tried on them");
+    add_selfcheck_options(*selfcheck, options.selfcheck);
+    for (CLI::App* sub : {info, analyze, synth, tokens, bench, selfcheck}) sub->allow_extras();
+    info->fallthrough();  // it takes a run's options, --config among them
     try {
         app.parse(argc, argv);
+        refuse_unexpected(app);
         if (info->parsed()) options.command = Command::info;
         if (analyze->parsed()) options.command = Command::analyze;
         if (synth->parsed()) options.command = Command::synth;
         if (tokens->parsed()) options.command = Command::tokens;
         if (bench->parsed()) options.command = Command::bench;
+        if (selfcheck->parsed()) options.command = Command::selfcheck;
         interpret(options, raw);
     } catch (const CLI::ParseError& error) {
         std::ostringstream out, err;
@@ -245,7 +339,7 @@ Options parse_options(int argc, const char* const* argv) {
         options.exit_code = good ? 0 : static_cast<int>(ExitCode::usage);
         options.message =
             good ? out.str()
-                 : fmt::format("geom-mpi: error: {:.1500}; geom-mpi --help lists all options\n", error.what());
+                 : fmt::format("geom-mpi: error: {:.1500}; geom-mpi --help lists all options\n", reason_of(error, app));
     } catch (const Error& error) {
         options.command = Command::nothing;
         options.exit_code = static_cast<int>(error.code());
@@ -262,11 +356,13 @@ std::int64_t parse_bytes(const std::string& option, const std::string& text) {
     } catch (const std::exception&) {
         used = 0;
     }
+    std::string suffix = text.substr(std::min(used, text.size()));
+    for (char& c : suffix) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
     static const std::vector<std::pair<std::string, double>> units = {
-        {"", 1.0},   {"B", 1.0},  {"KiB", 1024.0}, {"MiB", 1048576.0}, {"GiB", 1073741824.0}, {"TiB", 1099511627776.0},
-        {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9},     {"TB", 1e12}};
+        {"", 1.0},     {"b", 1.0},    {"kib", 0x1p10}, {"mib", 0x1p20}, {"gib", 0x1p30}, {"tib", 0x1p40}, {"k", 0x1p10},
+        {"m", 0x1p20}, {"g", 0x1p30}, {"t", 0x1p40},   {"kb", 1e3},     {"mb", 1e6},     {"gb", 1e9},     {"tb", 1e12}};
     for (const auto& [unit, factor] : units) {
-        if (used > 0 && text.substr(used) == unit && value > 0.0 && value * factor < 9e18) {
+        if (used > 0 && suffix == unit && value > 0.0 && value * factor < 9e18) {
             return static_cast<std::int64_t>(std::llround(value * factor));
         }
     }

@@ -120,8 +120,8 @@ private:
 void print_out(const std::string& text, const char* what) {
     if (std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0) return;
     const int reason = errno;
-    throw Error(ExitCode::output, fmt::format("{} cannot be written to the standard output: {}; the result is there",
-                                              what, std::strerror(reason)));
+    throw Error(ExitCode::output,
+                fmt::format("{} cannot be written to the standard output: {}", what, std::strerror(reason)));
 }
 
 }  // namespace
@@ -135,12 +135,16 @@ void print_summary(const std::filesystem::path& file, const std::string& json) {
     } catch (const Error& error) {  // the result is this run's own
         throw Error(ExitCode::output, error.what());
     }
+    print_both(page, object, json);
+}
+
+void print_both(const std::string& text, const std::string& object, const std::string& json) {
     if (json == "-") {
-        std::fwrite(page.data(), 1, page.size(), stderr);
+        std::fwrite(text.data(), 1, text.size(), stderr);
         print_out(object, "the JSON object");
         return;
     }
-    print_out(page, "the summary");
+    print_out(text, "the summary");
     if (json.empty()) return;
     std::ofstream out(json);
     out << object;

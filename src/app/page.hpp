@@ -11,4 +11,8 @@ namespace geom {
 /// object cannot be written.
 void print_summary(const std::filesystem::path& file, const std::string& json);
 
+/// `text` to stdout and `object` to where `json` says; with "-" the object goes to stdout and the text to stderr.
+/// Throws Error(output) when either cannot be written.
+void print_both(const std::string& text, const std::string& object, const std::string& json);
+
 }  // namespace geom

@@ -5,18 +5,22 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <limits>
 #include <optional>
 
 #include "app/choose_backend.hpp"
 #include "app/describe.hpp"
 #include "app/page.hpp"
+#include "app/plan_object.hpp"
 #include "app/probe.hpp"
 #include "app/publish.hpp"
 #include "app/schedule.hpp"
 #include "app/survey.hpp"
+#include "app/version.hpp"
 #include "core/error.hpp"
 #include "core/host_name.hpp"
 #include "core/progress.hpp"
+#include "derivations/variation_ranking.hpp"
 #include "mpi/agreement.hpp"
 #include "mpi/environment.hpp"
 #include "output/hdf5_file.hpp"
@@ -83,12 +87,34 @@ std::vector<std::string> library_versions(const Survey& survey, const std::strin
     return versions;
 }
 
+// Of every family of the first layer, with "{layer}" for its number, and of the globals: "q_proj model.layers. ...".
+std::vector<std::string> tensor_names(const Survey& survey) {
+    std::vector<std::string> names;
+    const std::int64_t first = survey.layers.begin;
+    const auto add = [&](WeightFamily family, std::int64_t layer, std::int64_t expert) {
+        std::string name = survey.checkpoint.weight(family, layer, expert).tensor;
+        const std::string number = fmt::format("layers.{}.", first), of_expert = ".experts.0.";
+        if (const auto at = name.find(number); at != std::string::npos)
+            name.replace(at, number.size(), "layers.{layer}.");
+        if (const auto at = name.find(of_expert); at != std::string::npos && expert == 0)
+            name.replace(at, of_expert.size(), ".experts.{expert}.");
+        names.push_back(fmt::format("{} {}", name_of(family), name));
+    };
+    for (const WeightShape& weight : survey.shape.at(0).weights) {
+        if (weight.expert <= 0) add(weight.family, first, weight.expert);
+    }
+    for (const WeightShape& global : survey.shape.globals) add(global.family, -1, -1);
+    return names;
+}
+
 RunRecord record_of(const Survey& survey, const Plan& plan, const Schedule& schedule, const Recorder& recorder,
                     const std::string& command_line, const Communicator& communicator) {
     const Checkpoint& checkpoint = survey.checkpoint;
     const Reader& reader = schedule.reader();
     RunRecord run;
     run.program_version = GEOM_VERSION;
+    run.program_commit = program_commit();
+    run.tensors = tensor_names(survey);
     run.command_line = command_line;
     run.model = checkpoint.name();
     run.revision = checkpoint.revision();
@@ -102,6 +128,7 @@ RunRecord record_of(const Survey& survey, const Plan& plan, const Schedule& sche
     run.group_size = survey.shape.group_size();
     run.anchor = survey.derivation_settings.anchor;
     run.layers = survey.layers;
+    run.block = survey.block;
     run.measures = measures_in_file(survey);
     run.left_out = survey.left_out;
     for (const Measure* measure : survey.copied) run.copied_measures.emplace_back(measure->name);
@@ -142,7 +169,8 @@ bool finished_before(const RunOptions& options, const Survey& survey) {
     const ResultReader result(survey.run.file);
     return result.text_attribute("", "identity") == identity_text(survey.run.identity) &&
            result.text_attribute("", "measures") == fmt::format("{}", fmt::join(measures_in_file(survey), ",")) &&
-           result.number_attribute("", "anchor") == static_cast<double>(options.anchor);
+           result.number_attribute("", "anchor") == static_cast<double>(options.anchor) &&
+           block_of(result) == survey.block;
 }
 
 void check_side_outputs(const RunOptions& options, const std::filesystem::path& file) {
@@ -185,7 +213,8 @@ void warn_of_long_run(const Survey& survey, const Plan& plan, const Communicator
 
 void run_pipeline(const RunOptions& options, const std::string& command_line, const Communicator& communicator,
                   Phases& phases) {
-    Progress progress(options.quiet || communicator.rank() != 0);
+    const bool speaks = !options.quiet && communicator.rank() == 0;
+    Progress progress(speaks ? progress_style(options.progress) : ProgressStyle::none, speaks);
     const Survey survey = agreed_survey(options, communicator);
     if (const std::string left_idle = idle_gpus(survey); !left_idle.empty()) progress.note(left_idle);
     const bool overwrite = options.overwrite || options.add;
@@ -212,6 +241,7 @@ void run_pipeline(const RunOptions& options, const std::string& command_line, co
     if (!survey.note.empty()) progress.note("geom-mpi: " + survey.note);
     for (const std::string& one : survey.left_out) progress.note("geom-mpi: left out: " + one);
     if (!recorder.damage().empty()) progress.note("geom-mpi: the journal is damaged: " + recorder.damage());
+    progress.note(describe_run(survey, plan));
     if (!recorder.done().empty())
         progress.note(fmt::format("geom-mpi: going on from the journal: {} units are done", recorder.done().size()));
     if (recorder.left_alone() > 0)
@@ -240,13 +270,26 @@ void run_pipeline(const RunOptions& options, const std::string& command_line, co
     });
 }
 
-std::string dry_run(const RunOptions& options, const Communicator& communicator) {
+PlanReport dry_run(const RunOptions& options, const Communicator& communicator) {
     RunOptions nothing_computed = options;
     nothing_computed.dry_run = true;
-    const Survey survey = agreed_survey(nothing_computed, communicator);
-    const Plan plan = agreed_plan(survey, {}, communicator);
+    Survey survey = agreed_survey(nothing_computed, communicator);
+    const int ranks = options.ranks > 0 ? options.ranks : communicator.size();
+    std::string too_small;
+    Plan plan;
+    agree_on(communicator, [&] {
+        try {
+            plan = make_plan(survey, {}, ranks);
+        } catch (const Error& error) {
+            if (error.code() != ExitCode::usage || options.memory_budget > 0) throw;
+            too_small = fmt::format("note      more than this machine has: {}\n", error.what());
+            survey.machine.budget = survey.machine.device_budget = std::numeric_limits<std::int64_t>::max() / 2;
+            plan = make_plan(survey, {}, ranks);
+        }
+    });
     const MachineRates rates = probe(*survey.backend, survey.format, communicator);
-    return describe_model(survey.checkpoint) + describe_plan(survey, plan, rates);
+    return {describe_model(survey.checkpoint) + too_small + describe_plan(survey, plan, rates),
+            plan_object(survey, plan, rates)};
 }
 
 }  // namespace geom

@@ -14,7 +14,13 @@ namespace geom {
 void run_pipeline(const RunOptions& options, const std::string& command_line, const Communicator& communicator,
                   Phases& phases);
 
-/// Collective. What a run of these ranks would do, as text; nothing is loaded or written.
-std::string dry_run(const RunOptions& options, const Communicator& communicator);
+/// What a run would do: for people, and as an object for programs.
+struct PlanReport {
+    std::string text, object;
+};
+
+/// Collective. What a run of these ranks, or of `options.ranks` on machines like this one, would do; nothing is loaded
+/// or written. Without a budget that was asked for the plan is made however much memory it takes, and says so.
+PlanReport dry_run(const RunOptions& options, const Communicator& communicator);
 
 }  // namespace geom

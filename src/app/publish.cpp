@@ -165,6 +165,7 @@ private:
                                 [&](const Slab& slab) {
                                     editor.write(schema_, slab);
                                     written({&slab, 1});
+                                    communicator_.at_work(true);
                                 },
                                 [&](const Attribute& attribute) { editor.set(attribute); }});
             editor.close();

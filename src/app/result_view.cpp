@@ -7,6 +7,7 @@
 
 #include "core/error.hpp"
 #include "derivations/analysis.hpp"
+#include "derivations/variation_ranking.hpp"
 
 namespace geom {
 
@@ -81,6 +82,15 @@ void ResultView::take_head(HeadName head) {
     head_ = head;
 }
 
+void ResultView::take_block(Range block) {
+    if (!file_.has("variation/residual")) {
+        throw Error(ExitCode::usage,
+                    fmt::format("--block {}:{}: this result has no measure variation", block.begin, block.end));
+    }
+    check_block(block, parse_range("layers", file_.text_attribute("", "layers")));
+    block_ = block;
+}
+
 bool ResultView::has(const std::string& path) const { return derived_.contains(path) || file_.has(path); }
 
 std::vector<double> ResultView::all(const std::string& path) const {
@@ -106,6 +116,8 @@ std::int64_t ResultView::anchor() const {
     if (found == numbers.end()) throw Error(ExitCode::input, "analysis/anchor names no layer of analysis/layer");
     return found - numbers.begin();
 }
+
+Range ResultView::block() const { return block_ ? *block_ : block_of(file_); }
 
 HeadName ResultView::head() const {
     if (head_) return *head_;

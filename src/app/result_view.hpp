@@ -23,6 +23,9 @@ public:
     /// The head to look at in depth. Throws Error(usage) where it is not in the file.
     void take_head(HeadName head);
 
+    /// The layers that variation is summarised over. Throws Error(usage) where the file does not have them.
+    void take_block(Range block);
+
     bool has(const std::string& path) const;
     std::vector<std::int64_t> shape(const std::string& path) const { return file_.shape(path); }
     /// All of a small variable.
@@ -44,6 +47,8 @@ public:
     std::int64_t anchor() const;
     /// The head taken, else the first of the layer in the middle, L div 2. For files that have group heads.
     HeadName head() const;
+    /// The block taken, else the run's.
+    Range block() const;
 
 private:
     ResultReader file_;
@@ -51,6 +56,7 @@ private:
     std::map<std::string, std::vector<double>> derived_;  // by path, each whole
     std::map<std::string, std::string> words_;
     std::optional<HeadName> head_;
+    std::optional<Range> block_;
 };
 
 }  // namespace geom

@@ -13,9 +13,9 @@ namespace geom {
 
 namespace {
 
-std::string heads_of(const PairVisit& pair) {
-    return pair.heads.size() == 1 ? fmt::format("head {}", pair.heads.front())
-                                  : fmt::format("heads {} to {}", pair.heads.front(), pair.heads.back());
+std::string one_or_more(const char* what, const std::vector<std::int64_t>& rising) {
+    return rising.size() == 1 ? fmt::format("{} {}", what, rising.front())
+                              : fmt::format("{}s {} to {}", what, rising.front(), rising.back());
 }
 
 }  // namespace
@@ -30,7 +30,8 @@ Schedule::Schedule(const Survey& survey, const Plan& plan, Recorder& recorder, c
       progress_(progress),
       reader_(survey.checkpoint.files(), Reader::threads_for(survey.checkpoint.files(), survey.machine.threads),
               survey.checkpoint.stamps()),
-      heartbeat_(communicator, progress, phases, [this] { return reader_.bytes_read() + survey_.backend->finished(); }),
+      heartbeat_(communicator, progress, phases, journal_folder(survey.run.file).string(),
+                 [this] { return reader_.bytes_read() + survey_.backend->progress(); }),
       context_{survey.shape, survey.run.schema, *survey.backend,
                [this](UnitResult result) { record(std::move(result)); },
                [this](WeightFamily family, std::span<const Range> rows) { return read_rows(family, rows); }} {
@@ -47,7 +48,7 @@ Schedule::~Schedule() {
 void Schedule::run() {
     collectives_ = make_collectives(*survey_.backend, survey_.machine, communicator_);
     for (std::int64_t pass = 0; pass < plan_.passes; ++pass) {
-        HeadStore blocks(plan_, pass, communicator_.rank(), survey_.format, *survey_.backend);
+        HeadStore blocks(plan_, pass, communicator_.rank(), *survey_.backend);
         sweep(pass, blocks);
         share_digests(pass);
         if (!plan_.resident) stream_.reset();
@@ -113,16 +114,22 @@ void Schedule::share_digests(std::int64_t pass) {
     if (!plan_.head_blocks) return;
     const auto heads = plan_.heads_in_pass(pass), groups = plan_.groups_in_pass(pass);
     std::vector<RowsRead> blocks;
-    const auto add = [&](const Load& load, WeightFamily family, std::int64_t block) {
-        const std::int64_t hd = survey_.shape.at(load.row).head_dim;
-        const WeightRows rows{load.row, family, -1, {block * hd, (block + 1) * hd}};
+    const auto add = [&](const Load& load, WeightFamily family, Range of_weight) {
+        const WeightRows rows{load.row, family, -1, of_weight};
         const Weight weight = weight_of(rows);
         blocks.push_back(read_of(weight, rows.rows));
     };
     for (const Load& load : pass == 0 ? mine().loads : mine().later_loads) {
         if (!load.heads) continue;
-        for (const std::int64_t head : heads) add(load, WeightFamily::q_proj, head);
-        for (const std::int64_t group : groups) add(load, WeightFamily::k_proj, survey_.shape.kv_head(load.row, group));
+        const std::int64_t hd = survey_.shape.at(load.row).head_dim;
+        for (const std::int64_t head : heads) add(load, WeightFamily::q_proj, {head * hd, (head + 1) * hd});
+        for (const std::int64_t group : groups) {
+            const std::int64_t key = survey_.shape.kv_head(load.row, group);
+            add(load, WeightFamily::k_proj, {key * hd, (key + 1) * hd});
+        }
+        // what folded blocks were made with
+        if (std::binary_search(load.whole.begin(), load.whole.end(), WeightFamily::input_ln))
+            add(load, WeightFamily::input_ln, {0, survey_.shape.at(load.row).find(WeightFamily::input_ln)->rows});
     }
     phases_.time("exchange", [&] {
         for (const std::string& bytes : communicator_.all_gather(bytes_of(blocks))) {
@@ -143,7 +150,7 @@ std::string Schedule::place_of(const Load& load) const {
     if (load.of == UnitOf::global)
         return std::string(name_of(survey_.shape.globals[static_cast<std::size_t>(load.index)].family));
     const std::string layer = fmt::format("layer {}", survey_.shape.at(load.row).number);
-    return load.of == UnitOf::expert ? fmt::format("{}, expert {}", layer, load.index) : layer;
+    return load.of == UnitOf::expert ? fmt::format("{}, {}", layer, one_or_more("expert", load.experts)) : layer;
 }
 
 // Nothing where this rank has no load, while others have.
@@ -163,7 +170,7 @@ const LayerWeights* Schedule::next_load(Failure& failure, bool there_is_one) {
 void Schedule::sweep(std::int64_t pass, HeadStore& blocks) {
     const std::int64_t rounds = plan_.rounds(pass);
     if (rounds == 0) return;
-    progress_.begin("load", static_cast<double>(mine().bytes_read) / static_cast<double>(plan_.passes), "B");
+    progress_.begin("load", "weights", static_cast<double>(mine().bytes_read) / static_cast<double>(plan_.passes), "B");
     std::vector<Load> loads = pass == 0 ? mine().loads : mine().later_loads;
     if (pass == 0 && plan_.resident) loads.insert(loads.end(), mine().rising.begin(), mine().rising.end());
     begin_stream(loads, pass, pass == 0 ? mine().slots : 2);
@@ -173,15 +180,19 @@ void Schedule::sweep(std::int64_t pass, HeadStore& blocks) {
         Failure failure;
         const LayerWeights* weights = next_load(failure, load != nullptr);
         if (weights != nullptr) failure.keep([&] { visit(*load, *weights); });
+        const bool exchanges = plan_.exchanges(pass, round);
+        if (exchanges && weights != nullptr && load->heads)
+            phases_.time("exchange", [&] { failure.keep([&] { blocks.pack_round(round, *weights); }); });
         failure.agree(communicator_, phases_);
-        if (plan_.exchanges(pass, round)) {
+        if (exchanges) {
             phases_.time("exchange", [&] {
                 maybe_fail("exchange", communicator_.rank());
-                blocks.exchange_round(round, load != nullptr && load->heads ? weights : nullptr, *collectives_);
+                blocks.exchange_round(round, *collectives_);
             });
         }
         progress_.advance(static_cast<double>(reader_.bytes_read() - before));
     }
+    if (plan_.head_blocks) phases_.time("exchange", [&] { blocks.exchange_exponents(communicator_); });
     progress_.end();
 }
 
@@ -205,7 +216,7 @@ void Schedule::look_at_pairs(std::int64_t pass, const HeadStore& blocks) {
     const std::int64_t rounds = plan_.pair_rounds(pass);
     if (rounds == 0) return;
     const double flops = static_cast<double>(mine().flops()) / static_cast<double>(plan_.passes);
-    progress_.begin("products", flops, "FLOP");
+    progress_.begin("products", "pairs of heads", flops, "FLOP");
     Failure failure;
     for (std::int64_t round = 0; round < rounds; ++round) {
         failure.keep([&] { heartbeat_.stop_if_asked(); });
@@ -214,7 +225,7 @@ void Schedule::look_at_pairs(std::int64_t pass, const HeadStore& blocks) {
         const PairVisit& pair = visits[static_cast<std::size_t>(round)];
         for (const Visit& visit : pair.visits) {
             failure.keep([&] {
-                call(visit.measure, heads_of(pair), [&](const MeasureWork& work) {
+                call(visit.measure, one_or_more("head", pair.heads), [&](const MeasureWork& work) {
                     work.pair({blocks, pair.left, pair.right, pair.heads, visit.units});
                 });
             });

@@ -40,7 +40,7 @@ void Schedule::sweep_rising() {
         none.emplace_back(static_cast<std::size_t>(carries ? measure.needs.rising.state_bytes : 0));
     }
     std::vector<States> all(static_cast<std::size_t>(chunks()));
-    progress_.begin("forward", rising_flops(), "FLOP");
+    progress_.begin("forward", "layers", rising_flops(), "FLOP");
     if (!stream_ && !mine().rising.empty()) begin_stream(mine().rising, 0, mine().slots);
     if (plan_.resident) {
         all.front() = none;

@@ -9,6 +9,7 @@
 #include "checkpoint/describe_shape.hpp"
 #include "core/error.hpp"
 #include "derivations/analysis.hpp"
+#include "derivations/variation_ranking.hpp"
 #include "output/result_file.hpp"
 #include "output/run_record.hpp"
 
@@ -29,7 +30,11 @@ std::vector<const Measure*> chosen_measures(const RunOptions& options) {
         const bool legacy = options.legacy && std::any_of(chosen.begin(), chosen.end(), [&](const Measure* other) {
                                 return measure.name == "legacy/" + std::string(other->name);
                             });
-        if (legacy || (options.measures.empty() ? measure.by_default : named)) chosen.push_back(&measure);
+        // gram_folded stands after gram
+        const bool folded = options.folded && measure.name == "gram_folded";
+        if (folded && (chosen.empty() || chosen.front()->name != "gram"))
+            throw Error(ExitCode::usage, "--folded: it is the measure gram once more; name it as well (-m gram,...)");
+        if (legacy || folded || (options.measures.empty() ? measure.by_default : named)) chosen.push_back(&measure);
     }
     return chosen;
 }
@@ -121,6 +126,8 @@ Survey make_survey(const RunOptions& options, const Machine& machine, OpenedChec
     survey.checkpoint = std::move(opened.checkpoint);
     survey.fingerprint = std::move(opened.fingerprint.digest);
     survey.layers = chosen_layers(options, survey.checkpoint.config());
+    survey.block = options.block.value_or(survey.layers);
+    if (options.block) check_block(survey.block, survey.layers);
     survey.shape = shape_of(survey.checkpoint, survey.layers, {options.top_k});
     survey.measures = chosen_measures(options);
     find_residual_input(options, survey);
@@ -189,6 +196,7 @@ Plan make_plan(const Survey& survey, const std::set<Unit>& done, int ranks) {
     }
     input.ranks = ranks;
     input.block_bytes = survey.format.bytes;
+    input.folded_block_bytes = block_format(survey.shape, *survey.backend, BlockForm::folded).bytes;
     input.budget = survey.machine.budget;
     input.process_bytes = survey.machine.resident + writing_reserve;
     input.device = survey.backend->on_device();

@@ -27,6 +27,7 @@ struct Survey {
     Checkpoint checkpoint;
     std::string fingerprint;  ///< of it, Fingerprint::digest
     Range layers;             ///< of the model, that are looked at
+    Range block;              ///< of these, over which variation is summarised
     ModelShape shape;
     std::vector<const Measure*> measures;  ///< that are computed
     std::vector<const Measure*> copied;    ///< whose numbers come from the result that is there (--add)

@@ -6,6 +6,7 @@
 
 #include "checkpoint/input_file.hpp"
 #include "checkpoint/json.hpp"
+#include "checkpoint/mistaken_folder.hpp"
 #include "checkpoint/safetensors.hpp"
 #include "core/error.hpp"
 
@@ -33,7 +34,7 @@ bool is_plain_shard_name(std::string_view name) {
     constexpr std::string_view ending = ".safetensors";
     if (name.size() <= ending.size() || name.size() > 255 || !name.ends_with(ending)) return false;
     if (name.front() == '.' || name.find("..") != std::string_view::npos) return false;
-    return std::none_of(name.begin(), name.end(), [](char c) { return c == '/' || c == '\\' || (c >= 0 && c < ' '); });
+    return std::none_of(name.begin(), name.end(), [](char c) { return c == '/' || c == '\\' || static_cast<unsigned char>(c) < ' '; });
 }
 
 void check_weight_map(const Json& map, const std::string& shown) {
@@ -64,6 +65,7 @@ void check_all_present(const ShardIndex& index, const fs::path& folder, const st
 }
 
 [[noreturn]] void fail_without_weights(const fs::path& folder, const std::string& remedy) {
+    if (const std::string instead = what_it_is_instead(folder); !instead.empty()) fail(folder.string(), instead);
     for (const char* other : {"pytorch_model.bin", "pytorch_model.bin.index.json", "consolidated.00.pth"}) {
         if (!is_there(folder / other)) continue;
         fail(folder.string(),

@@ -111,18 +111,25 @@ Expected expected_shape(const ModelConfig& config, WeightFamily weight, std::int
     return {is_vector(weight) ? 0 : shape.rows, shape.cols, origin_of(config, weight, expert >= 0)};
 }
 
-void check_tensor(const TensorInfo& tensor, const Expected& expected, const std::string& what) {
+/// What the config says of how the weights were made into integers, for messages: " (quantised with gptq ...)".
+std::string quantisation_words(const ModelConfig& config) {
+    if (config.quantisation.empty()) return {};
+    return fmt::format(" (config.json says that they were quantised with {})", in_quotes(config.quantisation));
+}
+
+void check_tensor(const TensorInfo& tensor, const Expected& expected, const std::string& what,
+                  const ModelConfig& config) {
+    if (!is_floating(tensor.dtype)) {
+        fail(what, fmt::format("dtype {}, but a weight has to be BF16, F16, F32, F64, F8_E4M3 or F8_E5M2; models "
+                               "quantised to integers are not read{}: give the original",
+                               name_of(tensor.dtype), quantisation_words(config)));
+    }
     const bool same = expected.rows == 0 ? tensor.shape == std::vector{expected.cols}
                                          : tensor.shape == std::vector{expected.rows, expected.cols};
     if (!same) {
         fail(what, fmt::format("shape [{}], but config.json says {} ({}); the file and the config belong to different "
                                "models, or the download is damaged",
                                fmt::join(tensor.shape, ", "), expected.text(), expected.origin));
-    }
-    if (!is_floating(tensor.dtype)) {
-        fail(what, fmt::format("dtype {}, but a weight has to be BF16, F16, F32, F64, F8_E4M3 or F8_E5M2; models "
-                               "quantised to integers are not read: give the original",
-                               name_of(tensor.dtype)));
     }
 }
 
@@ -136,16 +143,27 @@ void check_scales(const TensorInfo& scales, const std::string& what) {
     }
 }
 
+/// As GPTQ, AWQ and their like keep a matrix.
+bool holds_integers_for(const std::string& tensor, const Catalogue& catalogue) {
+    const std::string module = tensor.substr(0, tensor.rfind('.') + 1);
+    return catalogue.find(module + "qweight") != nullptr || catalogue.find(module + "weight_packed") != nullptr;
+}
+
 /// A config that promises more layers or experts than there are would cost memory before the first weight is missed.
 void check_promises(const ModelFamily& family, const ModelConfig& config, const Catalogue& catalogue,
-                    const std::string& shown) {
+                    const StoredNames& names, const std::string& shown) {
     const auto demand = [&](WeightFamily weight, std::int64_t layer, std::int64_t expert, const std::string& promise) {
-        const WeightPlace place = place_of(family, config, weight, layer, expert);
-        if (catalogue.find(place.tensor) != nullptr) return;
+        const std::string tensor = names(place_of(family, config, weight, layer, expert).tensor);
+        if (catalogue.find(tensor) != nullptr) return;
+        if (holds_integers_for(tensor, catalogue)) {
+            fail(shown, fmt::format("holds integers in place of tensor {}; quantised models are not read{}: give the "
+                                    "original",
+                                    in_quotes(tensor), quantisation_words(config)));
+        }
         fail(shown,
              fmt::format("tensor {} is in none of the {} files, but config.json promises {} of a {} model; the files "
                          "and the config belong to different models, or --family is wrong",
-                         in_quotes(place.tensor), catalogue.files().size(), promise, family.name));
+                         in_quotes(tensor), catalogue.files().size(), promise, family.name));
     };
     const std::string layers = fmt::format("{} layers (num_hidden_layers)", config.layers);
     const std::string experts = fmt::format("{} experts a layer", config.moe.experts);
@@ -225,7 +243,8 @@ Checkpoint Checkpoint::open(const std::string& model, const std::string& revisio
     result.family_ = &chosen_family(family, result.config_.model_type, config_path.string());
     settle_experts(*result.family_, result.config_, config_path.string());
     result.catalogue_ = Catalogue::open(folder.folder, folder.allowed_root, folder.remedy);
-    check_promises(*result.family_, result.config_, result.catalogue_, folder.folder.string());
+    result.names_ = StoredNames(result.catalogue_);
+    check_promises(*result.family_, result.config_, result.catalogue_, result.names_, folder.folder.string());
     return result;
 }
 
@@ -246,11 +265,17 @@ std::int64_t Checkpoint::parameters() const {
 
 bool Checkpoint::has(WeightFamily family, std::int64_t layer, std::int64_t expert) const {
     if (!has_weight(*family_, config_, family, layer, expert)) return false;
-    return synthetic_ || catalogue_.find(place_of(*family_, config_, family, layer, expert).tensor) != nullptr;
+    return synthetic_ || catalogue_.find(stored_place(family, layer, expert).tensor) != nullptr;
+}
+
+WeightPlace Checkpoint::stored_place(WeightFamily family, std::int64_t layer, std::int64_t expert) const {
+    WeightPlace place = place_of(*family_, config_, family, layer, expert);
+    place.tensor = names_(place.tensor);
+    return place;
 }
 
 Weight Checkpoint::weight(WeightFamily family, std::int64_t layer, std::int64_t expert) const {
-    const WeightPlace place = place_of(*family_, config_, family, layer, expert);
+    const WeightPlace place = stored_place(family, layer, expert);
     if (!has_weight(*family_, config_, family, layer, expert)) {
         fail(name_, fmt::format("tensor {}: a {} model with this config.json has no {} there", in_quotes(place.tensor),
                                 family_->name, geom::name_of(family)));
@@ -275,7 +300,7 @@ Weight Checkpoint::weight(WeightFamily family, std::int64_t layer, std::int64_t 
     }
     const std::string file = files()[static_cast<std::size_t>(tensor->file)].string();
     const std::string what = fmt::format("{}: tensor {}", file, in_quotes(tensor->name));
-    check_tensor(*tensor, expected_shape(config_, family, expert, place.rows.has_value()), what);
+    check_tensor(*tensor, expected_shape(config_, family, expert, place.rows.has_value()), what, config_);
     weight.dtype = tensor->dtype;
     weight.source = FileSource{tensor->file, tensor->offset + weight.first_row * weight.row_bytes()};
     if (is_f8(weight.dtype)) weight.scales = scales_of(*tensor);

@@ -11,6 +11,7 @@
 #include "checkpoint/families.hpp"
 #include "checkpoint/hub_cache.hpp"
 #include "checkpoint/model_config.hpp"
+#include "checkpoint/stored_names.hpp"
 #include "checkpoint/synthetic.hpp"
 #include "checkpoint/weight.hpp"
 
@@ -43,6 +44,7 @@ public:
     Weight weight(WeightFamily family, std::int64_t layer, std::int64_t expert = -1) const;
 
 private:
+    WeightPlace stored_place(WeightFamily family, std::int64_t layer, std::int64_t expert) const;
     ScaleSource scales_of(const TensorInfo& tensor) const;
 
     std::string name_, revision_, commit_;
@@ -50,6 +52,7 @@ private:
     ModelConfig config_;
     const ModelFamily* family_ = nullptr;
     Catalogue catalogue_;  // empty for a synthetic model
+    StoredNames names_;
     std::optional<SyntheticModel> synthetic_;
 };
 

@@ -26,6 +26,8 @@ std::string refused(const ModelFamily& family, const ModelConfig& config) {
         return fmt::format("model_type \"{}\" is not known; --family is for the weights alone", config.model_type);
     if (find_rope_type(config.rope.type) == nullptr)
         return fmt::format("rope_type \"{}\"; known are default, linear, llama3 and yarn", config.rope.type);
+    if (config.rope.type == "yarn" && (config.rope.original_max_positions == 0 || config.rope.factor == 0.0))
+        return "rope_type \"yarn\" without the positions it stretches (original_max_position_embeddings, factor)";
     if (config.rope.partial != 1.0)
         return fmt::format("heads that are turned in part (partial_rotary_factor {})", config.rope.partial);
     if (config.head_dim % 2 != 0) return fmt::format("heads of odd length (head_dim {})", config.head_dim);

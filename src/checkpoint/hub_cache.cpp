@@ -11,6 +11,7 @@
 
 #include "checkpoint/input_file.hpp"
 #include "checkpoint/json.hpp"
+#include "checkpoint/mistaken_folder.hpp"
 #include "core/error.hpp"
 
 namespace geom {
@@ -124,15 +125,46 @@ std::optional<std::string> commit_of(const fs::path& ref) {
     return text;
 }
 
-ModelFolder resolve_id(const std::string& id, const std::string& asked) {
+std::string folder_name_of(const std::string& id) {
+    std::string name = "models--" + id;
+    if (const auto slash = name.find('/'); slash != std::string::npos) name.replace(slash, 1, "--");
+    return name;
+}
+
+/// The id that a folder of the cache is of; nothing when it is of none.
+std::optional<std::string> id_of(std::string_view folder_name) {
+    constexpr std::string_view start = "models--";
+    if (!folder_name.starts_with(start)) return std::nullopt;
+    std::string id(folder_name.substr(start.size()));
+    if (const auto dashes = id.find("--"); dashes != std::string::npos) id.replace(dashes, 2, "/");
+    if (!is_hub_id(id)) return std::nullopt;
+    return id;
+}
+
+/// The hub takes ids in any case, and the cache has them as they were typed: the only one that differs in nothing else.
+std::string as_cached(const std::string& id, const fs::path& cache) {
+    std::error_code error;
+    if (fs::is_directory(cache / folder_name_of(id), error)) return id;
+    const auto lower = [](std::string text) {
+        std::transform(text.begin(), text.end(), text.begin(), [](unsigned char c) { return std::tolower(c); });
+        return text;
+    };
+    std::vector<std::string> alike;
+    for (const std::string& name : names_below(cache, false)) {
+        const auto other = id_of(name);
+        if (other && lower(*other) == lower(id)) alike.push_back(*other);
+    }
+    return alike.size() == 1 ? alike.front() : id;
+}
+
+ModelFolder resolve_id(const std::string& typed, const std::string& asked) {
     const std::string revision = asked.empty() ? "main" : asked;
     if (!is_revision(revision)) {
         fail(fmt::format("revision {} is neither a branch, a tag nor a commit of 40 hex digits", in_quotes(revision)));
     }
     const CacheFolder cache = cache_folder();
-    std::string folder_name = "models--" + id;
-    if (const auto slash = folder_name.find('/'); slash != std::string::npos) folder_name.replace(slash, 1, "--");
-    const fs::path model = cache.path / folder_name, ref = model / "refs" / revision;
+    const std::string id = as_cached(typed, cache.path);
+    const fs::path model = cache.path / folder_name_of(id), ref = model / "refs" / revision;
 
     std::vector<std::string> tried = {fs::absolute(id).string()};
     std::optional<std::string> commit;
@@ -165,16 +197,13 @@ void recognise_snapshot(ModelFolder& model) {
     const fs::path& folder = model.folder;
     const std::string commit = folder.filename().string();
     const fs::path root = folder.parent_path().parent_path();
-    const std::string root_name = root.filename().string();
-    constexpr std::string_view start = "models--";
-    if (!is_commit(commit) || folder.parent_path().filename() != "snapshots" || !root_name.starts_with(start)) return;
-    std::string id = root_name.substr(start.size());
-    if (const auto dashes = id.find("--"); dashes != std::string::npos) id.replace(dashes, 2, "/");
-    if (!is_hub_id(id)) return;
+    if (!is_commit(commit) || folder.parent_path().filename() != "snapshots") return;
+    const auto id = id_of(root.filename().string());
+    if (!id) return;
     model.allowed_root = root;
-    model.name = id;
+    model.name = *id;
     model.commit = commit;
-    model.remedy = download_command(id, commit);
+    model.remedy = download_command(*id, commit);
 }
 
 ModelFolder resolve_folder(const std::string& argument) {
@@ -190,9 +219,26 @@ ModelFolder resolve_folder(const std::string& argument) {
     return model;
 }
 
+/// "ID@REVISION" and "ID/" as people type them, apart; anything that is there is a path.
+std::pair<std::string, std::string> id_and_revision(const std::string& model, const std::string& revision) {
+    std::error_code error;
+    if (fs::exists(model, error)) return {model, revision};
+    const auto at = model.find('@');
+    std::string id = model.substr(0, at);
+    while (id.ends_with('/')) id.pop_back();
+    if (!is_hub_id(id) || (id.find('/') == std::string::npos && at == std::string::npos)) return {model, revision};
+    if (at == std::string::npos) return {id, revision};
+    if (!revision.empty()) {
+        throw Error(ExitCode::usage, fmt::format("{} names a revision, and so does --revision {}: give one of them",
+                                                 in_quotes(model), in_quotes(revision)));
+    }
+    return {id, model.substr(at + 1)};
+}
+
 }  // namespace
 
-ModelFolder resolve_model(const std::string& model, const std::string& revision) {
+ModelFolder resolve_model(const std::string& asked_model, const std::string& asked_revision) {
+    const auto [model, revision] = id_and_revision(asked_model, asked_revision);
     if (model.empty()) fail("the model's name is empty; give a folder, a hub id (ORG/NAME) or synth:SHAPE");
     if (model.find('\0') != std::string::npos)
         fail(fmt::format("model {}: a name cannot hold a NUL byte", in_quotes(model)));
@@ -206,6 +252,8 @@ ModelFolder resolve_model(const std::string& model, const std::string& revision)
         }
         found = resolve_folder(model);
     } else if (fs::exists(status)) {
+        if (model.ends_with(".gguf"))
+            fail(fmt::format("{}: GGUF files are not read; give the original model in safetensors", model));
         fail(fmt::format("{}: is not a folder; give the folder that holds config.json and the .safetensors files",
                          model));
     } else if (is_hub_id(model)) {
@@ -219,6 +267,8 @@ ModelFolder resolve_model(const std::string& model, const std::string& revision)
                         in_quotes(model)));
     }
     if (!fs::exists(fs::symlink_status(found.folder / "config.json", error))) {
+        const std::string instead = what_it_is_instead(found.folder);
+        if (!instead.empty()) fail(fmt::format("{}: {}", found.folder.string(), instead));
         fail(fmt::format("{}: holds no config.json; it is no model, or the download is partial; {}",
                          found.folder.string(), found.remedy));
     }

@@ -18,6 +18,7 @@ struct ModelFolder {
 /// Resolves a folder or a hub id ("ORG/NAME") through HF_HUB_CACHE, HUGGINGFACE_HUB_CACHE, HF_HOME/hub,
 /// XDG_CACHE_HOME/huggingface/hub, ~/.cache/huggingface/hub, in this order; the first that is set decides.
 /// A folder that is a snapshot of a hub cache (models--ORG--NAME/snapshots/COMMIT) counts as that model.
+/// An id may be typed in another case than it is cached in, as "ID@REVISION", and with slashes at its end.
 /// `revision`: empty ("main"), a branch or tag (may hold '/'), or 40 hex digits; Error(usage) for a folder.
 /// Throws Error(input) that names the paths tried, the revisions present, and the command that would download it.
 ModelFolder resolve_model(const std::string& model, const std::string& revision);

@@ -141,15 +141,14 @@ void read_llama3(const Section& detail, RopeConfig& rope) {
     }
 }
 
-/// Cosines and sines grow with the logarithm of the factor, unless the file says by how much.
+/// Cosines and sines grow with the logarithm of the factor, unless the file says by how much. What is missing stays 0:
+/// weights alone do not need it.
 void read_yarn(const Section& root, const Section& detail, RopeConfig& rope) {
     const std::int64_t positions = root.integer("max_position_embeddings", 1).value_or(0);
     if (rope.original_max_positions == 0) rope.original_max_positions = positions;
-    if (rope.original_max_positions == 0) detail.fail("yarn without 'original_max_position_embeddings'");
-    if (!detail.positive("factor")) {
-        if (positions == 0) detail.fail("yarn without 'factor'");
+    if (rope.original_max_positions == 0) return;
+    if (!detail.positive("factor"))
         rope.factor = static_cast<double>(positions) / static_cast<double>(rope.original_max_positions);
-    }
     rope.beta_fast = detail.positive("beta_fast").value_or(rope.beta_fast);
     rope.beta_slow = detail.positive("beta_slow").value_or(rope.beta_slow);
     rope.truncate = detail.flag("truncate", true);
@@ -212,6 +211,8 @@ MoeConfig moe_of(const Section& root, const ModelConfig& config) {
 void read_quantisation(const Section& root, ModelConfig& config) {
     const auto quantisation = root.section("quantization_config");
     if (!quantisation) return;
+    config.quantisation = quantisation->text("quant_method", "");
+    if (quantisation->flag("load_in_4bit", false)) config.quantisation += ", 4 bits";
     const auto block = quantisation->integers("weight_block_size", 1);
     if (block.empty()) return;
     if (block.size() != 2) {
@@ -234,13 +235,16 @@ ModelConfig parse_model_config(std::string_view text, const std::string& shown) 
     if (!object.is_object()) {
         throw Error(ExitCode::input, fmt::format("{}: holds {}, but has to hold an object", shown, kind_of(object)));
     }
-    const Section root(object, shown);
+    const Section whole(object, shown);
+    // A model that also sees or hears keeps what is said of its language model in a section of its own.
+    const auto language = whole.find("num_hidden_layers") == nullptr ? whole.section("text_config") : std::nullopt;
+    const Section root = language.value_or(whole);
     ModelConfig config;
     config.text = text;
-    config.model_type = root.text("model_type", "");
+    config.model_type = root.text("model_type", whole.text("model_type", ""));
     read_sizes(root, config);
     config.norm_eps = root.positive("rms_norm_eps").value_or(default_norm_eps(config.model_type));
-    config.tied_head = root.flag("tie_word_embeddings", false);
+    config.tied_head = root.flag("tie_word_embeddings", whole.flag("tie_word_embeddings", false));
     config.attention_bias = root.flag("attention_bias", false);
     config.mlp_bias = root.flag("mlp_bias", false);
     config.activation = root.text("hidden_act", "silu");
@@ -248,7 +252,8 @@ ModelConfig parse_model_config(std::string_view text, const std::string& shown) 
     config.begin_token = root.integer("bos_token_id", -1).value_or(-1);
     config.rope = rope_of(root, config);
     config.moe = moe_of(root, config);
-    read_quantisation(root, config);
+    read_quantisation(whole, config);
+    if (language) read_quantisation(root, config);
     return config;
 }
 

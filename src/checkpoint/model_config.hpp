@@ -56,7 +56,8 @@ struct ModelConfig {
     std::int64_t begin_token = -1;      ///< -1: none
     std::int64_t scale_block_rows = 0;  ///< f8 checkpoints: rows and columns that share a scale; 0: not quantised
     std::int64_t scale_block_cols = 0;
-    std::string text;  ///< the file as it was read
+    std::string quantisation;  ///< quantization_config's quant_method ("gptq", "fp8", ...); empty: none
+    std::string text;          ///< the file as it was read
 
     std::int64_t group() const noexcept { return heads / kv_heads; }  // G
     bool layer_has_experts(std::int64_t layer) const;

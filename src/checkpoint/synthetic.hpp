@@ -55,6 +55,9 @@ struct SyntheticModel {
 /// Throws Error(usage) that lists the known shapes and options.
 SyntheticModel parse_synthetic(std::string_view text);
 
+/// "qwen3-0.6b qwen3-1.7b ...", for messages.
+std::string known_synthetic_shapes();
+
 /// The source of a weight of stored tensor `name` in `layer` (< 0: no layer). `first_element` is the index inside the
 /// tensor of the weight's first element: first row * columns for rows of a tensor.
 SyntheticSource synthetic_source(const SyntheticModel& model, WeightFamily family, const std::string& name,

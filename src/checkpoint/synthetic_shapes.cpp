@@ -52,9 +52,8 @@ constexpr std::array named_shapes{
 // clang-format on
 
 std::string known_shapes() {
-    std::string text = "known shapes: ";
-    for (const NamedShape& shape : named_shapes) text.append(shape.name).append(" ");
-    return text + "or numbers such as L28-H16-KV8-hd128-D1024-F3072-V151936 (V may be left out)";
+    return "known shapes: " + known_synthetic_shapes() +
+           " or numbers such as L28-H16-KV8-hd128-D1024-F3072-V151936 (V may be left out)";
 }
 
 [[noreturn]] void refuse(std::string_view text, const std::string& what, const std::string& known) {
@@ -298,6 +297,12 @@ void apply_options(SyntheticModel& model, std::string_view options, std::string_
 }
 
 }  // namespace
+
+std::string known_synthetic_shapes() {
+    std::string names;
+    for (const NamedShape& shape : named_shapes) names.append(names.empty() ? "" : " ").append(shape.name);
+    return names;
+}
 
 SyntheticModel parse_synthetic(std::string_view text) {
     const std::size_t question = text.find('?');

@@ -1,12 +1,13 @@
 #include "core/progress.hpp"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdio>
+
+#include "core/terminal.hpp"
 
 namespace geom {
 
@@ -38,61 +39,89 @@ std::string readable_time(double seconds) {
     return fmt::format("{}:{:02}", s / 60, s % 60);
 }
 
-Progress::Progress(bool silent) : silent_(silent), terminal_(::isatty(STDERR_FILENO) == 1), last_draw_(Clock::now()) {}
+std::string progress_line(const ProgressState& state, int columns) {
+    const double share = state.total > 0.0 ? std::min(1.0, state.done / state.total) : 0.0;
+    const std::string head = fmt::format("{:<9} {:3.0f}%", state.doing, 100.0 * share);
+    std::string rate, left;
+    if (state.done > 0.0 && state.seconds > 0.0) {
+        const double speed = state.done / state.seconds;
+        rate = fmt::format("  {}/s", state.unit == "B" ? readable_bytes(speed) : readable_flops(speed));
+        left = fmt::format("  {} left", readable_time((state.total - state.done) / speed));
+    }
+    const std::string whole = fmt::format("{} of the {}{}{}", head, state.of, rate, left);
+    if (columns == 0) return whole;
+    const auto room = static_cast<std::size_t>(columns - 1);
+    const std::string text = whole.size() <= room ? whole : (head + left).substr(0, room);
+    constexpr std::size_t widest = 30, narrowest = 8, frame = 3;
+    if (text.size() + frame + narrowest > room) return text;
+    const std::size_t width = std::min(widest, room - text.size() - frame);
+    const auto filled = static_cast<std::size_t>(share * static_cast<double>(width));
+    return fmt::format("[{:#>{}}{:.>{}}] {}", "", filled, "", width - filled, text);
+}
+
+ProgressStyle progress_style(const std::string& asked) {
+    if (asked == "none") return ProgressStyle::none;
+    if (asked == "lines") return ProgressStyle::lines;
+    return asked == "bar" || terminal_columns() > 0 ? ProgressStyle::bar : ProgressStyle::lines;
+}
+
+Progress::Progress(ProgressStyle style, bool notes) : style_(style), notes_(notes), last_draw_(Clock::now()) {}
 
 Progress::~Progress() { clear_bar(); }
 
-void Progress::begin(std::string phase, double total, std::string unit) {
-    phase_ = std::move(phase);
-    unit_ = std::move(unit);
-    total_ = total;
-    done_ = 0.0;
+void Progress::begin(std::string doing, std::string of, double total, std::string unit) {
+    state_ = {std::move(doing), std::move(of), std::move(unit), 0.0, total, 0.0};
     start_ = Clock::now();
-    if (terminal_) draw();
+    if (style_ == ProgressStyle::bar) draw();
 }
 
 void Progress::advance(double amount) {
-    done_ += amount;
-    tick();
+    state_.done += amount;
+    draw_if_due();
 }
 
-void Progress::end() { clear_bar(); }
+void Progress::end() {
+    clear_bar();
+    state_.of.clear();
+}
 
-void Progress::tick() {
-    if (Clock::now() - last_draw_ >= (terminal_ ? std::chrono::milliseconds(200) : std::chrono::milliseconds(60000)))
-        draw();
+void Progress::tick(const std::string& doing) {
+    state_.doing = doing;
+    draw_if_due();
+}
+
+void Progress::draw_if_due() {
+    const auto between =
+        style_ == ProgressStyle::bar ? std::chrono::milliseconds(200) : std::chrono::milliseconds(60000);
+    if (Clock::now() - last_draw_ >= between) draw();
 }
 
 void Progress::note(const std::string& text) {
-    if (silent_) return;
+    if (!notes_) return;
     clear_bar();
     fmt::print(stderr, "{}\n", text);
+    std::fflush(stderr);
 }
 
 void Progress::draw() {
     last_draw_ = Clock::now();
-    if (silent_ || phase_.empty()) return;
-    const double seconds = std::chrono::duration<double>(last_draw_ - start_).count();
-    const double share = total_ > 0.0 ? std::min(1.0, done_ / total_) : 0.0;
-    std::string text = fmt::format("{:<9} {:3.0f}%", phase_, 100.0 * share);
-    if (done_ > 0.0 && seconds > 0.0) {
-        const double rate = done_ / seconds;
-        text += fmt::format("  {}/s  {} left", unit_ == "B" ? readable_bytes(rate) : readable_flops(rate),
-                            readable_time((total_ - done_) / rate));
-    }
-    if (terminal_) {
-        constexpr int width = 30;
-        const int filled = static_cast<int>(share * width);
-        fmt::print(stderr, "\r\033[K[{:#>{}}{:.>{}}] {}", "", filled, "", width - filled, text);
-        std::fflush(stderr);
+    if (style_ == ProgressStyle::none || state_.of.empty()) return;
+    state_.seconds = std::chrono::duration<double>(last_draw_ - start_).count();
+    if (style_ == ProgressStyle::bar) {
+        constexpr int without_terminal = 80;
+        const int columns = terminal_columns();
+        fmt::print(stderr, "\r\033[K{}", progress_line(state_, columns > 0 ? columns : without_terminal));
         drawn_ = true;
     } else {
-        fmt::print(stderr, "geom-mpi: {}\n", text);
+        fmt::print(stderr, "geom-mpi: {}\n", progress_line(state_, 0));
     }
+    std::fflush(stderr);
 }
 
 void Progress::clear_bar() {
-    if (drawn_) fmt::print(stderr, "\r\033[K");
+    if (!drawn_) return;
+    fmt::print(stderr, "\r\033[K");
+    std::fflush(stderr);
     drawn_ = false;
 }
 

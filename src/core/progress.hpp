@@ -14,34 +14,51 @@ std::string readable_time(double seconds);
 /// "25.1 TFLOP".
 std::string readable_flops(double flops);
 
+/// What there is to say of a sweep.
+struct ProgressState {
+    std::string doing;  ///< what is at work: a measure, "load", "exchange"
+    std::string of;     ///< what is counted: "weights", "pairs of heads"
+    std::string unit;   ///< of `done` and `total`: "B" for bytes, "FLOP"
+    double done = 0.0, total = 0.0, seconds = 0.0;
+};
+
+/// "heads      43% of the weights  26.9 MiB/s  0:35 left", with a bar before it where there is room: fewer than
+/// `columns` characters, rate and names left out before the time left is. `columns` 0: a line of its own, without bar.
+std::string progress_line(const ProgressState& state, int columns);
+
+/// How it is told: not at all, a line a minute, or a bar.
+enum class ProgressStyle : std::uint8_t { none, lines, bar };
+
+/// What "auto", "bar", "lines" and "none" come to here: a bar on a terminal (core/terminal.hpp), else lines.
+ProgressStyle progress_style(const std::string& asked);
+
 class Progress {
 public:
-    /// A silent one prints nothing.
-    explicit Progress(bool silent);
+    /// Without `notes` there are none either.
+    Progress(ProgressStyle style, bool notes);
     ~Progress();
     Progress(const Progress&) = delete;
     Progress& operator=(const Progress&) = delete;
 
-    /// Starts a phase of `total` units; `unit` is what the rate counts ("B" for bytes, "FLOP").
-    void begin(std::string phase, double total, std::string unit);
+    /// Starts a sweep over `total` units of something, with what is at work first.
+    void begin(std::string doing, std::string of, double total, std::string unit);
     void advance(double amount);
     void end();
 
-    /// Redraws the bar when it is due; called often.
-    void tick();
+    /// Redraws the bar when it is due; called often, with what is at work.
+    void tick(const std::string& doing);
     /// A line of its own on stderr, above the bar.
     void note(const std::string& text);
 
-    const std::string& phase() const noexcept { return phase_; }
-
 private:
     using Clock = std::chrono::steady_clock;
+    void draw_if_due();
     void draw();
     void clear_bar();
 
-    bool silent_, terminal_, drawn_ = false;
-    std::string phase_, unit_;
-    double total_ = 0.0, done_ = 0.0;
+    ProgressStyle style_;
+    bool notes_, drawn_ = false;
+    ProgressState state_;
     Clock::time_point start_, last_draw_;
 };
 

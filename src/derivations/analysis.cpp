@@ -15,7 +15,7 @@ namespace {
 
 // Layers with attention are the same in gram, heads and match.
 const Variable* measured_by_layer(const Schema& present) {
-    for (const char* path : {"gram/gram", "heads/fro_sq", "match/cross_gram"}) {
+    for (const char* path : {"gram/gram", "gram/gram_folded", "heads/fro_sq", "match/cross_gram"}) {
         const std::int64_t index = present.find(path);
         if (index >= 0) return &present.variables[static_cast<std::size_t>(index)];
     }

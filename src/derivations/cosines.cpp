@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "core/error.hpp"
 #include "derivations/analysis.hpp"
@@ -16,6 +17,8 @@ namespace {
 constexpr const char* zero_operator = "NaN where one of the operators is zero";
 constexpr const char* zero_layer = "NaN where every head has a zero operator in one of the layers";
 constexpr const char* single_layer = "NaN for a single layer";
+constexpr const char* folded_gram = "gram/gram_folded";
+constexpr const char* no_norm = "NaN where one of the operators is zero or one of the layers has no input norm";
 
 std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
 
@@ -118,16 +121,15 @@ CosineRow cosines_with(std::int64_t layer, std::span<const double> gram, std::sp
     return row;
 }
 
-GramRows::GramRows(const ResultReader& file)
-    : file_(file), layers_(file.shape("gram/gram")[0]), heads_(file.shape("gram/gram")[2]) {
+GramRows::GramRows(const ResultReader& file, std::string path)
+    : file_(file), path_(std::move(path)), layers_(file.shape(path_)[0]), heads_(file.shape(path_)[2]) {
     for (std::int64_t l = 0; l < layers_; ++l) {
-        for (const double square : file.read("gram/gram", {l, l, 0}, {1, 1, heads_}))
-            norms_.push_back(std::sqrt(square));
+        for (const double square : file.read(path_, {l, l, 0}, {1, 1, heads_})) norms_.push_back(std::sqrt(square));
     }
 }
 
 std::vector<double> GramRows::gram(std::int64_t layer) const {
-    return file_.read("gram/gram", {layer, 0, 0}, {1, layers_, heads_});
+    return file_.read(path_, {layer, 0, 0}, {1, layers_, heads_});
 }
 
 AnchorRow relation_to_anchor(std::int64_t anchor, std::span<const double> gram, const CosineRow& row,
@@ -201,6 +203,13 @@ Schema declare_cosines(const Schema& present) {
         add("cos_first_last", {}, "cos_mean of the first and the last layer", single_layer);
         add("cos_middle_last", {}, "cos_mean of the layer in the middle, L div 2, and the last", single_layer);
     }
+    if (present.find(folded_gram) >= 0) {
+        add("cos_folded", {"layer", "layer_b", "head"},
+            "cos of W_Q and W_K times diag(weights of the layer's input norm): of gram/gram_folded", no_norm);
+        add("cos_folded_mean", {"layer", "layer_b"}, "mean of cos_folded over heads", no_norm);
+        add("anchor_cos_folded", {"layer"}, "cos_folded with the anchor, mean over heads", no_norm);
+        add("mean_cos_to_anchor_others_folded", {}, "mean of anchor_cos_folded over the other layers", single_layer);
+    }
     if (present.find("match/matched_cos") >= 0) {
         add("anchor_cos_matched", {"layer"}, "cosine of matched heads with the anchor, mean over heads", zero_layer);
         add("mean_cos_to_anchor_others_matched", {}, "mean of anchor_cos_matched over the other layers", single_layer);
@@ -208,30 +217,63 @@ Schema declare_cosines(const Schema& present) {
     return schema;
 }
 
-void compute_cosines(const DerivationContext& context) {
-    if (context.schema.find("gram/gram") < 0) return;
-    const GramRows rows(context.file);
-    const std::int64_t layers = rows.layers(), heads = rows.heads();
-    const double hidden = context.file.number_attribute("", "hidden");
-    std::vector<double> cos_mean;
-    for (std::int64_t l = 0; l < layers; ++l) {
+namespace {
+
+// f(layer, its cosines with all layers) for every layer; returns their means over heads, [L, L].
+template <class F>
+std::vector<double> for_each_row(const GramRows& rows, F f) {
+    std::vector<double> means;
+    for (std::int64_t l = 0; l < rows.layers(); ++l) {
         const CosineRow row = rows.cosines(l);
-        const auto emit_row = [&](const char* path, const std::vector<double>& values) {
-            context.emit(
-                make_slab(context.schema, path, {l, 0, 0}, {1, layers, heads}, std::as_bytes(std::span(values))));
-        };
-        emit_row("analysis/cos", row.cos);
-        std::vector<double> z = row.cos;
-        for (double& value : z) value *= hidden;
-        std::fill_n(z.begin() + l * heads, heads, not_a_number);
-        emit_row("analysis/z_two_sided", z);
-        cos_mean.insert(cos_mean.end(), row.mean.begin(), row.mean.end());
+        f(l, row.cos);
+        means.insert(means.end(), row.mean.begin(), row.mean.end());
     }
-    emit_whole(context, "cos_mean", cos_mean);
+    return means;
+}
+
+void emit_row(const DerivationContext& context, const GramRows& rows, const char* path, std::int64_t layer,
+              const std::vector<double>& values) {
+    context.emit(make_slab(context.schema, path, {layer, 0, 0}, {1, rows.layers(), rows.heads()},
+                           std::as_bytes(std::span(values))));
+}
+
+// Means over heads with the anchor, of cosines [L, L] so far as means over heads.
+void emit_anchor_folded(const DerivationContext& context, std::int64_t anchor) {
+    const auto means = context.file.read("analysis/cos_folded_mean");
+    const std::int64_t layers = context.file.shape(folded_gram)[0];
+    const std::vector<double> with_anchor(means.begin() + anchor * layers, means.begin() + (anchor + 1) * layers);
+    const double others = mean_cosine_with_others(means, layers)[at(anchor)];
+    emit_whole(context, "anchor_cos_folded", with_anchor);
+    emit_whole(context, "mean_cos_to_anchor_others_folded", std::vector<double>{others});
+    set_verdict(context, "verdict_folded", others);
+}
+
+}  // namespace
+
+void compute_cosines(const DerivationContext& context) {
+    if (context.schema.find("gram/gram") >= 0) {
+        const GramRows rows(context.file);
+        const double hidden = context.file.number_attribute("", "hidden");
+        const auto means = for_each_row(rows, [&](std::int64_t l, std::vector<double> cosines) {
+            emit_row(context, rows, "analysis/cos", l, cosines);
+            for (double& value : cosines) value *= hidden;
+            std::fill_n(cosines.begin() + l * rows.heads(), rows.heads(), not_a_number);
+            emit_row(context, rows, "analysis/z_two_sided", l, cosines);
+        });
+        emit_whole(context, "cos_mean", means);
+    }
+    if (context.schema.find(folded_gram) >= 0) {
+        const GramRows rows(context.file, folded_gram);
+        const auto means = for_each_row(rows, [&](std::int64_t l, const std::vector<double>& cosines) {
+            emit_row(context, rows, "analysis/cos_folded", l, cosines);
+        });
+        emit_whole(context, "cos_folded_mean", means);
+    }
 }
 
 void compute_anchor_cosines(const DerivationContext& context, std::int64_t anchor) {
     if (context.schema.find("match/matched_cos") >= 0) emit_matched(context, anchor);
+    if (context.schema.find(folded_gram) >= 0) emit_anchor_folded(context, anchor);
     if (context.schema.find("gram/gram") < 0) return;
     const GramRows rows(context.file);
     emit_anchor(context, rows, anchor);

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -21,10 +22,10 @@ struct CosineRow {
 CosineRow cosines_with(std::int64_t layer, std::span<const double> gram, std::span<const double> norms,
                        std::int64_t heads);
 
-/// gram of a file, a layer's row at a time.
+/// gram of a file, or its like at another path, a layer's row at a time.
 class GramRows {
 public:
-    explicit GramRows(const ResultReader& file);
+    explicit GramRows(const ResultReader& file, std::string path = "gram/gram");
 
     std::int64_t layers() const noexcept { return layers_; }
     std::int64_t heads() const noexcept { return heads_; }
@@ -34,6 +35,7 @@ public:
 
 private:
     const ResultReader& file_;
+    std::string path_;
     std::int64_t layers_, heads_;
     std::vector<double> norms_;
 };

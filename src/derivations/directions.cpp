@@ -181,6 +181,7 @@ Schema declare_directions(const Schema& present) {
     }
     add("sign_agreement_chance_sd", {"top_k_signs"},
         "standard deviation of sign_agreement about its mean 1/2 for heads that nothing relates, simulated", "");
+    if (present.find("heads/right_dirs") < 0) return schema;
     const char* missing = "NaN where every head is zero in the layer or the anchor";
     add("angle_mean_cos", {"layer"},
         "cosine of the principal angles between leading right directions and the anchor's, mean over angles and heads",
@@ -197,6 +198,7 @@ Schema declare_directions(const Schema& present) {
 void compute_directions(const DerivationContext& context, std::int64_t anchor) {
     if (context.schema.find("heads/sym_eigs") < 0) return;
     emit_signs(context, anchor);
+    if (context.schema.find("heads/right_dirs") < 0) return;
     const AngleMeans angles = angle_means(context.file, "heads/right_dirs", anchor);
     emit_whole(context, "angle_mean_cos", angles.mean_cos);
     emit_whole(context, "angle_min_cos", angles.min_cos);

@@ -3,6 +3,7 @@
 
 #include "derivations/analysis.hpp"
 #include "derivations/derivation.hpp"
+#include "derivations/labels.hpp"
 #include "derivations/legacy_analysis.hpp"
 #include "derivations/matching.hpp"
 #include "derivations/phases.hpp"
@@ -11,6 +12,7 @@ namespace geom {
 
 std::span<const Derivation> derivations() {
     static const std::array all{
+        labels_derivation(),
         matching_derivation(),
         analysis_derivation(),
         legacy_analysis_derivation(),

@@ -3,7 +3,7 @@
 #include <cmath>
 #include <numeric>
 
-#include "derivations/assignment.hpp"
+#include "core/assignment.hpp"
 #include "derivations/null_models.hpp"
 #include "derivations/statistics.hpp"
 

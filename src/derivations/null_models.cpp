@@ -4,8 +4,8 @@
 #include <array>
 #include <cmath>
 
-#include "derivations/assignment.hpp"
-#include "derivations/random.hpp"
+#include "core/assignment.hpp"
+#include "core/random.hpp"
 #include "derivations/small_matrix.hpp"
 #include "derivations/statistics.hpp"
 

@@ -3,36 +3,56 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <map>
+#include <string>
+#include <utility>
 
 #include "core/error.hpp"
 
 namespace geom {
 
-HeadBlockFormat block_format(const ModelShape& shape, Backend& backend) {
-    return backend.head_products().format(shape.operator_dtype(), shape.head_dim(), shape.hidden);
+HeadBlockFormat block_format(const ModelShape& shape, Backend& backend, BlockForm form) {
+    DType dtype = shape.operator_dtype();
+    if (form == BlockForm::folded) {
+        if (dtype != DType::f64) dtype = DType::f32;
+        for (const std::int64_t row : shape.attention_rows()) {
+            const WeightShape* norm = shape.at(row).find(WeightFamily::input_ln);
+            if (norm != nullptr && norm->dtype == DType::f64) dtype = DType::f64;
+        }
+    }
+    return backend.head_products().format(dtype, shape.head_dim(), shape.hidden);
 }
 
-HeadStore::HeadStore(const Plan& plan, std::int64_t pass, std::int64_t rank, const HeadBlockFormat& format,
-                     Backend& backend)
+HeadStore::HeadStore(const Plan& plan, std::int64_t pass, std::int64_t rank, Backend& backend)
     : plan_(plan),
       pass_(pass),
       rank_(rank),
-      format_(format),
+      formats_{block_format(plan.input.shape, backend, BlockForm::stored),
+               block_format(plan.input.shape, backend, BlockForm::folded)},
       backend_(backend),
       shares_(plan.ranks[static_cast<std::size_t>(rank)].passes[static_cast<std::size_t>(pass)].held) {
     std::int64_t blocks = 0;
+    std::array<std::int64_t, 2> bytes{};
     for (const GroupShare& held : shares_) {
-        first_block_.push_back(blocks);
-        blocks += (1 + static_cast<std::int64_t>(held.heads.size())) * layers();
+        const std::int64_t of_share = (1 + static_cast<std::int64_t>(held.heads.size())) * layers();
+        std::int64_t& of_form = bytes[static_cast<std::size_t>(held.form)];
+        starts_.push_back({of_form, blocks});
+        of_form += of_share * format_of(held.form).bytes;
+        blocks += of_share;
     }
-    blocks_ = backend_.allocate(blocks * format_.bytes);
+    for (std::size_t form = 0; form < bytes.size(); ++form) {
+        if (bytes[form] > 0) blocks_[form] = backend_.allocate(bytes[form]);
+    }
+    exponents_.resize(static_cast<std::size_t>(blocks));
 }
 
 KvGroupBlocks HeadStore::group(std::int64_t share) const {
-    const auto s = static_cast<std::size_t>(share);
-    const std::byte* k = blocks_.data() + first_block_[s] * format_.bytes;
-    return {layers(), static_cast<std::int64_t>(shares_[s].heads.size()), k, k + layers() * format_.bytes};
+    const GroupShare& held = shares_[static_cast<std::size_t>(share)];
+    const Share& start = starts_[static_cast<std::size_t>(share)];
+    const std::byte* k = blocks_[static_cast<std::size_t>(held.form)].data() + start.bytes;
+    const std::int32_t* exponents = exponents_.data() + start.block;
+    return {layers(),  static_cast<std::int64_t>(held.heads.size()),
+            k,         k + layers() * format_of(held.form).bytes,
+            exponents, exponents + layers()};
 }
 
 KvGroupBlocks HeadStore::group(std::int64_t share, std::span<const std::int64_t> heads) const {
@@ -43,71 +63,129 @@ KvGroupBlocks HeadStore::group(std::int64_t share, std::span<const std::int64_t>
         throw Error(ExitCode::internal,
                     fmt::format("{} heads that share {} does not hold in a row", heads.size(), share));
     blocks.heads = std::ssize(heads);
-    blocks.q += (first - held.begin()) * layers() * format_.bytes;
+    blocks.q += (first - held.begin()) * layers() * format(share).bytes;
+    blocks.q_exponents += (first - held.begin()) * layers();
     return blocks;
 }
 
-std::byte* HeadStore::place_of(const BlockTransfer& block) const {
+// Nothing for a block that is not held. `layer` counts those with attention.
+std::optional<HeadStore::Place> HeadStore::find(const Which& which, std::int64_t layer) const {
     for (std::size_t s = 0; s < shares_.size(); ++s) {
+        const GroupShare& held = shares_[s];
+        if (held.form != which.form) continue;
         std::int64_t row = 0;  // of blocks: K first, then the share's query heads
-        if (!block.key) {
-            const auto at = std::find(shares_[s].heads.begin(), shares_[s].heads.end(), block.head);
-            if (at == shares_[s].heads.end()) continue;
-            row = 1 + (at - shares_[s].heads.begin());
-        } else if (shares_[s].group != block.head) {
+        if (!which.key) {
+            const auto at = std::find(held.heads.begin(), held.heads.end(), which.head);
+            if (at == held.heads.end()) continue;
+            row = 1 + (at - held.heads.begin());
+        } else if (held.group != which.head) {
             continue;
         }
-        return blocks_.data() + (first_block_[s] + row * layers() + block.layer) * format_.bytes;
+        const std::int64_t block = row * layers() + layer;
+        std::byte* const memory = blocks_[static_cast<std::size_t>(which.form)].data();
+        return Place{memory + starts_[s].bytes + block * format_of(which.form).bytes, starts_[s].block + block};
     }
-    throw Error(ExitCode::internal, "a block of a head that this rank does not hold");
+    return std::nullopt;
 }
 
-void HeadStore::exchange_round(std::int64_t round, const LayerWeights* weights, Collectives& collectives) {
-    std::vector<Message> sends, receives;
-    if (weights != nullptr) pack(*weights, plan_.sends(pass_, round, rank_), sends);
+std::byte* HeadStore::place_of(const BlockTransfer& block) const {
+    const auto found = find({block.form, block.key, block.head}, block.layer);
+    if (!found) throw Error(ExitCode::internal, "a block of a head that this rank does not hold");
+    return found->data;
+}
+
+void HeadStore::keep(const Exponent& exponent) {
+    if (const auto found = find(exponent.which, exponent.layer))
+        exponents_[static_cast<std::size_t>(found->block)] = exponent.exponent;
+}
+
+void HeadStore::exchange_round(std::int64_t round, Collectives& collectives) {
+    std::vector<Message> receives;
     for (const BlockTransfer& block : plan_.receives(pass_, round, rank_)) {
-        if (block.peer != rank_) receives.push_back({static_cast<int>(block.peer), place_of(block), format_.bytes});
+        if (block.peer != rank_)
+            receives.push_back({static_cast<int>(block.peer), place_of(block), format_of(block.form).bytes});
     }
-    collectives.exchange(sends, receives);
+    collectives.exchange(std::exchange(sends_, {}), receives);
+}
+
+void HeadStore::exchange_exponents(const Communicator& communicator) {
+    const std::string mine(reinterpret_cast<const char*>(packed_.data()), packed_.size() * sizeof(Exponent));
+    for (const std::string& bytes : communicator.all_gather(mine)) {
+        std::vector<Exponent> packed(bytes.size() / sizeof(Exponent));
+        std::copy(bytes.begin(), bytes.end(), reinterpret_cast<char*>(packed.data()));
+        for (const Exponent& exponent : packed) keep(exponent);
+    }
+}
+
+void HeadStore::pack_round(std::int64_t round, const LayerWeights& weights) {
+    const std::vector<BlockTransfer> sends = plan_.sends(pass_, round, rank_);
+    if (sends.empty()) return;
+    const std::int64_t layer = sends.front().layer;
+    const LayerShape& shape = plan_.input.shape.at(plan_.attention_rows[static_cast<std::size_t>(layer)]);
+    if (shape.head_dim != format_of(BlockForm::stored).head_dim) {
+        throw Error(ExitCode::input,
+                    fmt::format("layer {}: head_dim {} where others have {}: such models are not read yet",
+                                shape.number, shape.head_dim, format_of(BlockForm::stored).head_dim));
+    }
+    const auto places = places_to_pack(sends);
+    for (const BlockForm form : {BlockForm::stored, BlockForm::folded}) pack(weights, layer, places, form);
+    for (const BlockTransfer& block : sends) {
+        if (block.peer == rank_) continue;
+        sends_.push_back({static_cast<int>(block.peer), places.at({block.form, block.key, block.head}),
+                          format_of(block.form).bytes});
+    }
 }
 
 // Every block is packed once: blocks for this rank where they stay, others into staging, from where they may go to
 // several ranks (a group's K when its heads are divided).
-void HeadStore::pack(const LayerWeights& weights, const std::vector<BlockTransfer>& sends,
-                     std::vector<Message>& messages) {
-    std::map<std::pair<bool, std::int64_t>, std::byte*> packed;  // (key?, head) -> where its packed form is
+std::map<HeadStore::Which, std::byte*> HeadStore::places_to_pack(const std::vector<BlockTransfer>& sends) {
+    std::map<Which, std::byte*> places;
     for (const BlockTransfer& block : sends) {
-        if (block.peer == rank_) packed.emplace(std::pair{block.key, block.head}, place_of(block));
+        if (block.peer == rank_) places.emplace(Which{block.form, block.key, block.head}, place_of(block));
     }
-    std::int64_t staged = 0;
-    for (const BlockTransfer& block : sends) staged += packed.contains({block.key, block.head}) ? 0 : 1;
-    if (staged * format_.bytes > staging_.size()) staging_ = backend_.allocate(staged * format_.bytes);
-    std::byte* free = staging_.data();
-    for (const BlockTransfer& block : sends) {
-        if (packed.emplace(std::pair{block.key, block.head}, free).second) free += format_.bytes;
+    // From the widest type on, so that each lies at a multiple of its elements.
+    std::map<Which, std::int64_t> staged;
+    std::int64_t bytes = 0;
+    for (const BlockForm form : {BlockForm::folded, BlockForm::stored}) {
+        for (const BlockTransfer& block : sends) {
+            const Which which{block.form, block.key, block.head};
+            if (block.form != form || places.contains(which) || !staged.emplace(which, bytes).second) continue;
+            bytes += format_of(form).bytes;
+        }
     }
+    if (bytes > staging_.size()) staging_ = backend_.allocate(bytes);
+    for (const auto& [which, at] : staged) places.emplace(which, staging_.data() + at);
+    return places;
+}
 
-    std::vector<MatrixRef> rows;
-    std::vector<std::byte*> out;
+// Blocks of one form. Of a folded one the exponent is that of the largest weight and the largest of the norm: elements
+// are below it, and far below only where they do not meet.
+void HeadStore::pack(const LayerWeights& weights, std::int64_t layer, const std::map<Which, std::byte*>& places,
+                     BlockForm form) {
     const ModelShape& shape = plan_.input.shape;
-    const std::int64_t row = sends.empty() ? 0 : plan_.attention_rows[static_cast<std::size_t>(sends.front().layer)];
-    if (shape.at(row).head_dim != format_.head_dim) {
-        throw Error(ExitCode::input,
-                    fmt::format("layer {}: head_dim {} where others have {}: such models are not read yet",
-                                shape.at(row).number, shape.at(row).head_dim, format_.head_dim));
-    }
-    for (const auto& [which, place] : packed) {
-        const auto& [key, head] = which;
-        const std::int64_t block = key ? shape.kv_head(row, head) : head;
-        const Range range{block * format_.head_dim, (block + 1) * format_.head_dim};
-        rows.push_back(weights.rows(key ? WeightFamily::k_proj : WeightFamily::q_proj, range));
+    const std::int64_t row = plan_.attention_rows[static_cast<std::size_t>(layer)];
+    const HeadBlockFormat& format = format_of(form);
+    const bool folded = form == BlockForm::folded && shape.at(row).has(WeightFamily::input_ln);
+    std::vector<MatrixRef> blocks;
+    std::vector<std::byte*> out;
+    for (const auto& [which, place] : places) {
+        if (which.form != form) continue;
+        const WeightFamily family = which.key ? WeightFamily::k_proj : WeightFamily::q_proj;
+        const std::int64_t block = which.key ? shape.kv_head(row, which.head) : which.head;
+        const Range rows{block * format.head_dim, (block + 1) * format.head_dim};
+        blocks.push_back(weights.head_block(family, rows));
+        if (folded) {
+            const auto largest = weights.exponent(family, rows),
+                       of_norm = weights.exponent(WeightFamily::input_ln, {0, 1});
+            blocks.back().exponent = largest && of_norm ? block_exponent(*largest + *of_norm) : 0;
+        }
         out.push_back(place);
+        if (blocks.back().exponent == 0) continue;
+        packed_.push_back({which, layer, blocks.back().exponent});
+        keep(packed_.back());
     }
-    backend_.head_products().pack(rows, format_, out);
-    for (const BlockTransfer& block : sends) {
-        if (block.peer == rank_) continue;
-        messages.push_back({static_cast<int>(block.peer), packed.at({block.key, block.head}), format_.bytes});
-    }
+    if (blocks.empty()) return;
+    backend_.head_products().pack(blocks, format, out, folded ? weights.matrix(WeightFamily::input_ln) : MatrixRef());
 }
 
 }  // namespace geom

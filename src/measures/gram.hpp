@@ -8,4 +8,7 @@ namespace geom {
 
 Measure gram_measure();
 
+/// The same of folded blocks, as gram/gram_folded. Not by default: --folded asks for it beside gram.
+Measure folded_gram_measure();
+
 }  // namespace geom

@@ -51,8 +51,10 @@ std::vector<Slab> heads_slabs(const Schema& schema, std::int64_t layer, const He
     add("eigvals_re", {heads, n}, values.eigvals_re);
     add("eigvals_im", {heads, n}, values.eigvals_im);
     add("sym_eigs", {heads, 2 * n}, values.sym_eigs);
-    add("right_dirs", {heads, values.directions, values.hidden}, values.right_dirs);
-    add("left_dirs", {heads, values.directions, values.hidden}, values.left_dirs);
+    if (values.directions > 0) {
+        add("right_dirs", {heads, values.directions, values.hidden}, values.right_dirs);
+        add("left_dirs", {heads, values.directions, values.hidden}, values.left_dirs);
+    }
     add("eff_rank", {heads}, values.eff_rank);
     add("eff_rank_energy", {heads}, values.eff_rank_energy);
     add("stable_rank", {heads}, values.stable_rank);
@@ -75,12 +77,17 @@ Needs heads_needs(const ModelShape& /*shape*/) {
 
 Schema declare_heads(const ModelShape& shape) {
     const std::int64_t hd = shape.head_dim();
-    return {{layer_scale(shape, "heads", "layer", shape.attention_rows()), head_scale(shape),
-             root_scale("direction", std::min(shape.settings.top_k, hd), "singular direction, largest first"),
-             root_scale("hidden", shape.hidden, "coordinate of the residual stream"),
-             root_scale("rank", hd, "singular value or eigenvalue, largest first"),
-             root_scale("sym", 2 * hd, "eigenvalue of g + g^T, largest magnitude first")},
-            heads_variables()};
+    Schema schema{{layer_scale(shape, "heads", "layer", shape.attention_rows()), head_scale(shape),
+                   root_scale("direction", std::min(shape.settings.top_k, hd), "singular direction, largest first"),
+                   root_scale("hidden", shape.hidden, "coordinate of the residual stream"),
+                   root_scale("rank", hd, "singular value or eigenvalue, largest first"),
+                   root_scale("sym", 2 * hd, "eigenvalue of g + g^T, largest magnitude first")},
+                  heads_variables()};
+    if (shape.settings.top_k > 0) return schema;
+    const auto of_directions = [](const Variable& v) { return v.name == "right_dirs" || v.name == "left_dirs"; };
+    std::erase_if(schema.variables, of_directions);
+    std::erase_if(schema.scales, [](const Scale& s) { return s.name == "direction" || s.name == "hidden"; });
+    return schema;
 }
 
 std::vector<Unit> heads_units(const ModelShape& shape) { return layer_units("heads", shape.attention_rows()); }
@@ -117,7 +124,7 @@ void heads_of(const LayerVisit& visit, const MeasureContext& context) {
     const auto blocks = [&](WeightFamily family, std::int64_t count) {
         std::vector<MatrixRef> rows;
         for (std::int64_t h = 0; h < count; ++h)
-            rows.push_back(visit.weights.rows(family, {h * layer.head_dim, (h + 1) * layer.head_dim}));
+            rows.push_back(visit.weights.head_block(family, {h * layer.head_dim, (h + 1) * layer.head_dim}));
         return rows;
     };
     const auto q = blocks(WeightFamily::q_proj, shape.heads), k = blocks(WeightFamily::k_proj, layer.kv_heads);

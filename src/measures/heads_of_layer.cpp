@@ -315,6 +315,18 @@ void fill_scalars(HeadsOfLayer& out, std::int64_t h) {
     out.sym_positive_energy[at(h)] = all > 0 ? positive / all : nan;
 }
 
+/// The numbers of head h that have the size of g, as of the weights before they were scaled.
+void scale_back(HeadsOfLayer& out, std::int64_t h, int exponent) {
+    if (exponent == 0) return;
+    const auto scale = [&](std::vector<double>& values, std::int64_t of_head, int power) {
+        for (std::int64_t i = h * of_head; i < (h + 1) * of_head; ++i) values[at(i)] = std::ldexp(values[at(i)], power);
+    };
+    for (auto* values : {&out.singular_values, &out.eigvals_re, &out.eigvals_im})
+        scale(*values, out.head_dim, exponent);
+    scale(out.sym_eigs, 2 * out.head_dim, exponent);
+    scale(out.fro_sq, 1, 2 * exponent);
+}
+
 void check_shapes(const LayerQK& weights) {
     const auto heads = weights.q.size(), kv = weights.k.size();
     if (heads == 0 || kv == 0 || heads % kv != 0) {
@@ -367,7 +379,11 @@ HeadsOfLayer heads_of_layer(DenseBatch& dense, const LayerQK& weights, std::int6
     for (std::int64_t h = 0; h < out.heads; h += step) {
         HeadsAtOnce(dense, arena, weights, {h, std::min(h + step, out.heads)}, out).compute();
     }
-    for (std::int64_t h = 0; h < out.heads; ++h) fill_scalars(out, h);
+    const std::int64_t group = out.heads / std::ssize(weights.k);
+    for (std::int64_t h = 0; h < out.heads; ++h) {
+        fill_scalars(out, h);
+        scale_back(out, h, weights.q[at(h)].exponent + weights.k[at(h / group)].exponent);
+    }
     return out;
 }
 

@@ -12,7 +12,8 @@
 namespace geom {
 
 /// The weights of one layer: H query blocks and KV key blocks, each hd x D in the backend's memory. Query head h
-/// belongs to key head h div (H/KV).
+/// belongs to key head h div (H/KV). Their exponents are what they are multiplied without; the numbers are those of the
+/// weights as they are.
 struct LayerQK {
     std::int64_t layer = 0;  ///< for messages
     std::span<const MatrixRef> q;

@@ -191,7 +191,7 @@ void legacy_heads_of(const LayerVisit& visit, const MeasureContext& context) {
     const std::int64_t n = layer.head_dim, k = std::min(shape.settings.top_k, n);
     const auto blocks = [&](WeightFamily family, std::int64_t count) {
         std::vector<MatrixRef> rows;
-        for (std::int64_t h = 0; h < count; ++h) rows.push_back(visit.weights.rows(family, {h * n, (h + 1) * n}));
+        for (std::int64_t h = 0; h < count; ++h) rows.push_back(visit.weights.head_block(family, {h * n, (h + 1) * n}));
         return rows;
     };
     const auto q = blocks(WeightFamily::q_proj, shape.heads), keys = blocks(WeightFamily::k_proj, layer.kv_heads);
@@ -225,6 +225,13 @@ LegacyHeads legacy_heads_of_layer(Backend& backend, const LayerQK& weights, std:
     const std::int64_t step = std::min(heads, backend.dense().heads_at_once());
     for (std::int64_t h = 0; h < heads; h += step)
         LegacyHeadsAtOnce(backend, weights, {h, std::min(h + step, heads)}, top_k).compute(out);
+    const std::int64_t group = heads / std::ssize(weights.k);
+    for (std::int64_t h = 0; h < heads; ++h) {
+        const int exponent = weights.q[at(h)].exponent + weights.k[at(h / group)].exponent;
+        out.fro_sq[at(h)] = std::ldexp(out.fro_sq[at(h)], 2 * exponent);
+        for (double& value : std::span(out.sym_eigs).subspan(at(h * 2 * n), at(2 * n)))
+            value = std::ldexp(value, exponent);
+    }
     return out;
 }
 

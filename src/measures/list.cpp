@@ -8,6 +8,7 @@
 #include "measures/measure.hpp"
 #include "measures/residual.hpp"
 #include "measures/spectra.hpp"
+#include "measures/variation.hpp"
 
 namespace geom {
 
@@ -15,10 +16,13 @@ std::span<const Measure> measures() {
     static const std::array all{
         // clang-format off
         gram_measure(),
+        folded_gram_measure(),
         heads_measure(),
         legacy_heads_measure(),
         match_measure(),
         spectra_measure(),
+        variation_measure(),
+        legacy_variation_measure(),
         residual_measure(),
         // clang-format on
     };

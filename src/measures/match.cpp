@@ -1,5 +1,6 @@
 #include "measures/match.hpp"
 
+#include <cmath>
 #include <span>
 #include <string>
 #include <vector>
@@ -23,7 +24,16 @@ Schema declare_match(const ModelShape& shape) {
                          "cross_gram",
                          {"layer", "head", "layer_b", "head_b"},
                          ValueType::f32,
-                         "Frobenius inner product of the QK operators W_K^T W_Q of any two heads of any two layers",
+                         "Frobenius inner product of the QK operators W_K^T W_Q of any two heads of any two layers, "
+                         "over 2^(exponent of the one + exponent of the other)",
+                         "1",
+                         ""},
+                        {"match",
+                         "exponent",
+                         {"layer", "head"},
+                         ValueType::i32,
+                         "power of two that the operator is taken without in cross_gram, whose type has not its range; "
+                         "0 where weights have ordinary sizes",
                          "1",
                          ""}};
     return schema;
@@ -67,30 +77,44 @@ Work match_work(const ModelShape& shape, std::span<const Unit> units) {
     return {tiles * 2 * hd * hd * shape.hidden, 0};
 }
 
-// Numbers of left head `head` against the heads of a group, as the file keeps them: its row, and the column that
-// mirrors it.
+/// A head's blocks in a group.
+struct HeadOfGroup {
+    const KvGroupBlocks& group;
+    std::int64_t place = 0;   ///< among the group's heads
+    std::int64_t number = 0;  ///< of the model
+};
+
+// Numbers of a left head against those of a group, as the file keeps them: its row, and the column that mirrors it.
 class UnitSlabs {
 public:
     UnitSlabs(const Schema& schema, std::int64_t layers) : schema_(schema), layers_(layers) {}
 
-    // dots[l, l'] of heads `left` and `right`.
-    void add(std::int64_t left, std::int64_t right, std::span<const double> dots) {
+    // dots[l, l'] of two heads.
+    void add(const HeadOfGroup& left, const HeadOfGroup& right, std::span<const double> dots) {
         put(left, right, dots, false);
-        if (left != right) put(right, left, dots, true);
+        if (left.number != right.number) put(right, left, dots, true);
+    }
+    void add_exponents(const HeadOfGroup& head) {
+        std::vector<std::int32_t> exponents;
+        for (std::int64_t l = 0; l < layers_; ++l) exponents.push_back(head.group.exponent(head.place, l));
+        slabs_.push_back(
+            make_slab(schema_, "match/exponent", {0, head.number}, {layers_, 1}, std::as_bytes(std::span(exponents))));
     }
     std::vector<Slab> take() { return std::move(slabs_); }
 
 private:
-    void put(std::int64_t left, std::int64_t right, std::span<const double> dots, bool transposed) {
+    void put(const HeadOfGroup& first, const HeadOfGroup& second, std::span<const double> dots, bool transposed) {
         std::vector<float> stored(dots.size());
         for (std::int64_t l = 0; l < layers_; ++l) {
             for (std::int64_t m = 0; m < layers_; ++m) {
-                const double dot = dots[static_cast<std::size_t>(transposed ? m * layers_ + l : l * layers_ + m)];
+                double dot = dots[static_cast<std::size_t>(transposed ? m * layers_ + l : l * layers_ + m)];
+                const int exponent = first.group.exponent(first.place, l) + second.group.exponent(second.place, m);
+                if (exponent != 0) dot = std::ldexp(dot, -exponent);
                 stored[static_cast<std::size_t>(l * layers_ + m)] = static_cast<float>(dot);
             }
         }
-        slabs_.push_back(make_slab(schema_, "match/cross_gram", {0, left, 0, right}, {layers_, 1, layers_, 1},
-                                   std::as_bytes(std::span(stored))));
+        slabs_.push_back(make_slab(schema_, "match/cross_gram", {0, first.number, 0, second.number},
+                                   {layers_, 1, layers_, 1}, std::as_bytes(std::span(stored))));
     }
 
     const Schema& schema_;
@@ -102,14 +126,16 @@ void match_of_groups(const HeadVisit& visit, const MeasureContext& context) {
     const std::int64_t layers = visit.blocks.layers(), elements = layers * layers, size = context.shape.group_size();
     const KvGroupBlocks left = visit.blocks.group(visit.left, visit.heads), right = visit.blocks.group(visit.right);
     std::vector<double> dots(static_cast<std::size_t>(left.heads * right.heads * elements));
-    context.backend.head_products().cross_dots(left, right, visit.blocks.format(), dots);
+    context.backend.head_products().cross_dots(left, right, visit.blocks.format(visit.left), dots);
     for (const Unit& unit : visit.units) {
         const auto i = std::lower_bound(visit.heads.begin(), visit.heads.end(), unit.first) - visit.heads.begin();
         UnitSlabs slabs(context.schema, layers);
+        const HeadOfGroup head{left, i, unit.first};
+        if (unit.first / size == unit.second) slabs.add_exponents(head);
         for (std::int64_t j = 0; j < size; ++j) {
             const std::int64_t other = unit.second * size + j;
             if (other < unit.first) continue;
-            slabs.add(unit.first, other,
+            slabs.add(head, {right, j, other},
                       std::span(dots).subspan(static_cast<std::size_t>((i * size + j) * elements),
                                               static_cast<std::size_t>(elements)));
         }

@@ -43,11 +43,11 @@ struct MeasureContext {
     std::function<StoredRows(WeightFamily, std::span<const Range>)> read_rows = {};
 };
 
-/// A layer, an expert or a strip of a global, in the backend's memory until the call returns.
+/// A layer, some experts of one or a strip of a global, in the backend's memory until the call returns.
 struct LayerVisit {
     UnitOf of = UnitOf::layer;
     std::int64_t row = -1;    ///< of ModelShape::layers; -1 for a global
-    std::int64_t index = -1;  ///< the expert, or the global
+    std::int64_t index = -1;  ///< the global
     Range rows;               ///< of a global: which of its rows
     const LayerWeights& weights;
     const LayerWeights* previous = nullptr;  ///< the row before, where the measure asked for it and there is one
@@ -55,7 +55,7 @@ struct LayerVisit {
     std::span<std::byte> state = {};         ///< of a rising sweep: what the row before left, to be left for the next;
                                              ///< of a strip after it: what all chunks left, one after the other
     std::span<std::byte> left = {};          ///< of a strip: what is to be left for MeasureWork::strips
-    std::span<const Unit> units = {};        ///< owed; to be emitted when `complete`, in finish() at the latest
+    std::span<const Unit> units = {};        ///< owed; to be emitted when `complete`, in finish() at the latest; they name the experts
     bool complete = true;                    ///< the last strip of a global, the last chunk of a rising sweep
 };
 

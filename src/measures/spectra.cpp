@@ -163,6 +163,15 @@ std::vector<MatrixSize> sizes_of(const ModelShape& shape, const Unit& unit) {
     return sizes;
 }
 
+/// Of the experts that are in memory at a time.
+std::vector<MatrixSize> sizes_at_a_time(const ModelShape& shape, std::int64_t row) {
+    std::vector<MatrixSize> sizes;
+    for (std::int64_t expert = 0; expert < experts_at_a_time(shape.at(row)); ++expert) {
+        for (const MatrixSize& size : sizes_of(shape, {"spectra", UnitOf::expert, row, expert})) sizes.push_back(size);
+    }
+    return sizes;
+}
+
 bool in_strips(const WeightShape& global) { return strip_rows(global) < global.rows; }
 
 void enlarge(MemoryNeed& need, const MatricesScratch& scratch, std::int64_t values) {
@@ -171,7 +180,7 @@ void enlarge(MemoryNeed& need, const MatricesScratch& scratch, std::int64_t valu
     need.layer_host = std::max(need.layer_host, scratch.host + 8 * vectors * values);
 }
 
-// A layer's matrices are looked at side by side, an expert's likewise; a global is added up from strips.
+// A layer's matrices are looked at side by side, those of some experts likewise; a global is added up from strips.
 MemoryNeed spectra_memory(const ModelShape& shape, Backend& backend) {
     MemoryNeed need;
     const auto side_by_side = [&](const std::vector<MatrixSize>& sizes) {
@@ -185,7 +194,7 @@ MemoryNeed spectra_memory(const ModelShape& shape, Backend& backend) {
             if (const WeightShape* weight = shape.at(row).find(family)) own.push_back(size_of_weight(*weight));
         }
         side_by_side(own);
-        if (shape.at(row).experts > 0) side_by_side(sizes_of(shape, {"spectra", UnitOf::expert, row, 0}));
+        if (shape.at(row).experts > 0) side_by_side(sizes_at_a_time(shape, row));
     }
     for (const WeightShape& global : shape.globals) {
         if (in_strips(global)) {
@@ -307,20 +316,30 @@ void emit_layer(const LayerVisit& visit, const MeasureContext& context) {
     }
 }
 
-void emit_expert(const LayerVisit& visit, const MeasureContext& context) {
-    std::vector<MatrixRef> matrices;
-    for (const WeightFamily family : expert_families) matrices.push_back(visit.weights.matrix(family, visit.index));
-    const std::vector<Spectrum> spectra = spectra_of(matrices, context.backend);
-    const std::int64_t place = place_of(expert_rows(context.shape), visit.row);
+/// Of all families of an expert.
+void emit_expert(const Unit& unit, std::span<const Spectrum> spectra, const MeasureContext& context) {
+    const std::int64_t place = place_of(expert_rows(context.shape), unit.first);
     std::vector<Slab> slabs;
     for (std::size_t i = 0; i < spectral_figures.size(); ++i) {
         std::vector<double> of_families;
         for (const Spectrum& spectrum : spectra) of_families.push_back(spectrum.figures[i]);
         slabs.push_back(make_slab(context.schema, std::string("experts/") + spectral_figures[i].name,
-                                  {0, place, visit.index}, {std::ssize(of_families), 1, 1},
+                                  {0, place, unit.second}, {std::ssize(of_families), 1, 1},
                                   std::as_bytes(std::span(of_families))));
     }
-    for (const Unit& unit : visit.units) context.emit({unit, slabs});
+    context.emit({unit, std::move(slabs)});
+}
+
+void emit_experts(const LayerVisit& visit, const MeasureContext& context) {
+    std::vector<MatrixRef> matrices;
+    for (const Unit& unit : visit.units) {
+        for (const WeightFamily family : expert_families) matrices.push_back(visit.weights.matrix(family, unit.second));
+    }
+    const std::vector<Spectrum> spectra = spectra_of(matrices, context.backend);
+    for (std::size_t i = 0; i < visit.units.size(); ++i) {
+        const auto of_expert = std::span(spectra).subspan(i * expert_families.size(), expert_families.size());
+        emit_expert(visit.units[i], of_expert, context);
+    }
 }
 
 /// What has been added up of a matrix that comes in strips.
@@ -361,7 +380,7 @@ MeasureWork start_spectra(const MeasureContext& context) {
     MeasureWork work;
     work.layer = [&context, strips = std::make_shared<Strips>()](const LayerVisit& visit) {
         if (visit.of == UnitOf::layer) emit_layer(visit, context);
-        if (visit.of == UnitOf::expert) emit_expert(visit, context);
+        if (visit.of == UnitOf::expert) emit_experts(visit, context);
         if (visit.of == UnitOf::global) emit_global(visit, context, *strips);
     };
     return work;

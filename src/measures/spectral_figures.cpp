@@ -75,6 +75,8 @@ const std::array<SpectralFigure, spectral_figure_count> spectral_figures{{
     {"least_error", "bound of the relative error of the smallest singular value", absent},
     {"eff_rank_error", "bound of the relative error of eff_rank", absent},
     {"eff_rank_energy_error", "bound of the relative error of eff_rank_energy", absent},
+    {"rows", "rows of the matrix", absent},
+    {"cols", "columns of the matrix", absent},
 }};
 
 SpectralDoubt doubt_of(const SingularValues& spectrum) {
@@ -128,7 +130,9 @@ std::array<double, spectral_figure_count> figures_of(SingularValues& spectrum, c
             static_cast<double>(doubt.values),
             doubt.least,
             doubt.eff_rank,
-            doubt.eff_rank_energy};
+            doubt.eff_rank_energy,
+            static_cast<double>(size.rows),
+            static_cast<double>(size.cols)};
 }
 
 }  // namespace geom

@@ -17,7 +17,7 @@ struct SpectralFigure {
     const char* missing;  ///< why it may be NaN; empty when it cannot be
 };
 
-inline constexpr int spectral_figure_count = 21;
+inline constexpr int spectral_figure_count = 23;
 extern const std::array<SpectralFigure, spectral_figure_count> spectral_figures;
 
 /// Their values, in the order of spectral_figures, of a matrix of this size. `spectrum` is finite; values that are at

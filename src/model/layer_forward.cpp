@@ -110,7 +110,9 @@ std::int64_t LayerForward::bytes(Backend& backend, const ModelShape& shape, std:
     std::int64_t bytes = verbs.scratch_bytes(chunk_of(tokens), widths_of(shape)[1], shape.head_dim());
     for (const std::int64_t head_dim : head_dims_of(shape)) bytes += table_bytes(head_dim, positions_of(tokens));
     for (const std::int64_t width : widths_of(shape)) bytes += verbs.activation_bytes(chunk_of(tokens), width);
-    return bytes;
+    std::int64_t experts = 0;  // a router's logits
+    for (const LayerShape& layer : shape.layers) experts = std::max(experts, layer.experts);
+    return bytes + verbs.activation_bytes(chunk_of(tokens), experts);
 }
 
 Activations LayerForward::part(std::int64_t which, const TokenChunk& chunk, std::int64_t width) const {

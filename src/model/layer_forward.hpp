@@ -19,7 +19,7 @@ inline constexpr std::int64_t chunk_tokens = 256;
 
 /// Some tokens of a text.
 struct TokenChunk {
-    std::int64_t first = 0;  ///< a multiple of chunk_tokens
+    std::int64_t first = 0;  ///< a multiple of token_step
     std::int64_t tokens = 0;
 };
 

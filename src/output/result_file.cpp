@@ -116,6 +116,7 @@ private:
             add_labels(scale, path);
         }
         if (!scale.long_name.empty()) file_.set_attribute(path, "long_name", scale.long_name);
+        file_.set_attribute(path, "units", "1");
     }
 
     void add_coordinates(const Scale& scale, const std::string& path) {

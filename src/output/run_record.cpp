@@ -80,6 +80,7 @@ std::vector<Attribute> root_attributes(const RunRecord& run) {
     std::vector<Attribute> attributes = {
         {"", "title", fmt::format("Geometry of the weights of {}", run.model)},
         {"", "geom_mpi_version", run.program_version},
+        {"", "program_commit", run.program_commit},
         {"", "created", utc_now()},
         {"", "command", run.command_line},
         {"", "model", run.model},
@@ -89,8 +90,10 @@ std::vector<Attribute> root_attributes(const RunRecord& run) {
         {"", "weights_digest", fmt::format("{:016x}", run.digest)},
         {"", "fingerprint", run.fingerprint},
         {"", "dtype", run.dtype},
+        {"", "tensors", run.tensors},
         {"", "model_layers", run.model_layers},
         {"", "layers", fmt::format("{}:{}", run.layers.begin, run.layers.end)},
+        {"", "block", fmt::format("{}:{}", run.block.begin, run.block.end)},
         {"", "heads", run.heads},
         {"", "hidden", run.hidden},
         {"", "group_size", run.group_size},

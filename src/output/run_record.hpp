@@ -21,6 +21,8 @@ struct PhaseTime {
 /// The facts of a run, over all ranks.
 struct RunRecord {
     std::string program_version, command_line;
+    std::string program_commit;         ///< "" when it is not known
+    std::vector<std::string> tensors;   ///< "FAMILY NAME" of a layer and the model, with "{layer}" and "{expert}"
     std::vector<std::string> versions;  ///< of libraries: "mpi Open MPI v4.1.4"
     // of the model
     std::string model, revision, commit, config, fingerprint, dtype;
@@ -29,6 +31,7 @@ struct RunRecord {
     std::int64_t group_size = 1;        ///< query heads that share a key head in every layer
     std::int64_t anchor = -1;           ///< as asked for
     Range layers;                       ///< of the model, that were looked at
+    Range block;                        ///< of these layers, over which variation is summarised
     std::vector<std::string> measures;  ///< in the file, in its order
     std::vector<std::string> left_out;  ///< measures that run unasked, but not on this model: "NAME: why"
     Identity identity;

@@ -240,6 +240,7 @@ std::string as_text(const TableSet& set, std::int64_t width) {
 
 std::string as_markdown(const TableSet& set) {
     std::string text;
+    if (!set.about.empty()) text = fmt::format("# {}\n\n", escaped(for_people(set.about.front().second)));
     for (const auto& [name, value] : set.about)
         text += fmt::format("- {}: {}\n", escaped(name), escaped(for_people(value)));
     for (const Table& table : set.tables) {

@@ -62,9 +62,12 @@ public:
         visits_.push_back({first, measure, unit});
     }
 
-    void want_heads() {
+    void want_heads(bool folded) {
         joined_.join({WeightFamily::q_proj, WeightFamily::k_proj});
         heads_ = true;
+        if (!folded || !layer_.has(WeightFamily::input_ln)) return;
+        joined_.join({WeightFamily::q_proj, WeightFamily::input_ln});
+        insert_rising(whole_, WeightFamily::input_ln);
     }
 
     /// All families of all sets on one rank, also where no unit of this very row is owed.
@@ -218,6 +221,14 @@ void want_global(const ModelShape& shape, std::int64_t measure, const Unit& unit
     found->visits.push_back({measure, {unit}});
 }
 
+void count_cost(const ModelShape& shape, std::span<const MeasureDemand> measures, Part& part) {
+    part.cost = 16 * part.bytes;
+    for (const Visit& visit : part.visits) {
+        const MeasureDemand& measure = measures[static_cast<std::size_t>(visit.measure)];
+        if (measure.work) part.cost += measure.work(shape, visit.units).fp64;
+    }
+}
+
 }  // namespace
 
 Demand demand_of(const ModelShape& shape, std::span<const MeasureDemand> measures) {
@@ -240,6 +251,7 @@ Demand demand_of(const ModelShape& shape, std::span<const MeasureDemand> measure
                 want_global(shape, measure, unit, demand.globals);
             } else {
                 demand.heads = true;
+                demand.folded = demand.folded || needs.form == BlockForm::folded;
             }
         }
         if (!rising) continue;
@@ -248,9 +260,11 @@ Demand demand_of(const ModelShape& shape, std::span<const MeasureDemand> measure
     }
     for (std::int64_t row = 0; row < shape.rows(); ++row) {
         RowDemand& wanted = rows[static_cast<std::size_t>(row)];
-        if (demand.heads && shape.at(row).attention) wanted.want_heads();
+        if (demand.heads && shape.at(row).attention) wanted.want_heads(demand.folded);
         demand.rows.push_back(wanted.parts());
+        for (Part& part : demand.rows.back()) count_cost(shape, measures, part);
     }
+    for (Part& part : demand.globals) count_cost(shape, measures, part);
     return demand;
 }
 
@@ -283,6 +297,7 @@ std::vector<WeightRows> rows_read(const ModelShape& shape, const Needs& needs, c
             const std::int64_t key = shape.kv_head(row, unit.first / shape.group_size());
             read.push_back({row, WeightFamily::q_proj, -1, {unit.first * hd, (unit.first + 1) * hd}});
             read.push_back({row, WeightFamily::k_proj, -1, {key * hd, (key + 1) * hd}});
+            if (needs.form == BlockForm::folded) add(row, WeightFamily::input_ln, -1);
         }
     }
     for (const auto& [whose, rows] : needs.besides) {
@@ -293,14 +308,22 @@ std::vector<WeightRows> rows_read(const ModelShape& shape, const Needs& needs, c
 
 namespace {
 
+constexpr std::int64_t at_a_time = std::int64_t{64} << 20;  // bytes of what comes in pieces
+
 std::int64_t rows_in(const WeightShape& global, std::int64_t bytes) noexcept {
     return std::clamp<std::int64_t>(bytes / (global.cols * size_of(memory_dtype(global.dtype))), 1, global.rows);
 }
 
 }  // namespace
 
-std::int64_t strip_rows(const WeightShape& global) noexcept { return rows_in(global, std::int64_t{64} << 20); }
+std::int64_t strip_rows(const WeightShape& global) noexcept { return rows_in(global, at_a_time); }
 
 std::int64_t shared_strip_rows(const WeightShape& global) noexcept { return rows_in(global, std::int64_t{8} << 20); }
+
+std::int64_t experts_at_a_time(const LayerShape& layer) noexcept {
+    std::int64_t bytes = 1;
+    for (const WeightShape& weight : layer.weights) bytes += weight.expert == 0 ? weight.memory_bytes() : 0;
+    return std::clamp<std::int64_t>(at_a_time / bytes, 1, std::max<std::int64_t>(1, layer.experts));
+}
 
 }  // namespace geom

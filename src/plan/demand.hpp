@@ -16,6 +16,7 @@
 #include "core/model_shape.hpp"
 #include "core/range.hpp"
 #include "core/unit.hpp"
+#include "plan/ownership.hpp"
 
 namespace geom {
 
@@ -50,10 +51,11 @@ struct Needs {
     /// layer lacks are left out.
     std::vector<std::vector<WeightFamily>> together;
     bool previous_layer = false;  ///< the same families of the row before
-    bool experts = false;         ///< gate, up and down of an expert at a time
+    bool experts = false;         ///< gate, up and down of experts, some of a layer at a time
     bool globals = false;         ///< ModelShape::globals, in strips of rows
     Rising rising;
     HeadPairs pairs = HeadPairs::none;
+    BlockForm form = BlockForm::stored;  ///< of the head blocks it wants
     /// What a unit reads by itself besides: too few rows to be planned.
     std::vector<std::pair<Unit, WeightRows>> besides = {};
 };
@@ -112,12 +114,15 @@ struct Part {
     std::vector<Visit> visits;
     std::int64_t bytes = 0;                 ///< as stored, in the first pass at most
     std::vector<WeightFamily> rising = {};  ///< families that a rising sweep reads, rising
+    /// Reading and work on it, as flops of fp64: a byte takes about as long as sixteen of them.
+    std::int64_t cost = 0;
 };
 
 struct Demand {
     std::vector<std::vector<Part>> rows;  ///< of every row of the shape; empty where nothing is wanted
     std::vector<Part> globals;            ///< row -1, expert = index into ModelShape::globals
     bool heads = false;                   ///< head blocks are exchanged
+    bool folded = false;                  ///< some of them in folded form: the input norm is at hand with them
     bool rising = false;                  ///< a layer is not divided: what goes from layer to layer has one way
     std::vector<Visit> after;             ///< units of what is held against a global after the rising sweep
 };
@@ -133,5 +138,8 @@ std::vector<WeightRows> rows_read(const ModelShape& shape, const Needs& needs, c
 std::int64_t strip_rows(const WeightShape& global) noexcept;
 /// Rows of the strips that ranks share after a rising sweep: what 8 MiB hold.
 std::int64_t shared_strip_rows(const WeightShape& global) noexcept;
+
+/// Experts of a layer that are in memory at a time: as many as 64 MiB hold and one at least, by the model alone.
+std::int64_t experts_at_a_time(const LayerShape& layer) noexcept;
 
 }  // namespace geom

@@ -1,6 +1,7 @@
 #include "plan/loads.hpp"
 
 #include <algorithm>
+#include <numeric>
 
 #include "plan/ownership.hpp"
 
@@ -33,14 +34,17 @@ public:
         want_previous(part.previous);
     }
 
+    // Beside the expert before it while there is room: their matrices are small, and threads take one each.
     void add_expert(const Part& part) {
-        Load load;
-        load.of = UnitOf::expert;
-        load.row = part.row;
-        load.index = part.expert;
-        load.whole = part.whole;
-        load.visits = part.visits;
-        after_.push_back(std::move(load));
+        if (after_.empty() || !takes_another(after_.back(), part)) {
+            Load load;
+            load.of = UnitOf::expert;
+            load.row = part.row;
+            load.whole = part.whole;
+            after_.push_back(std::move(load));
+        }
+        after_.back().experts.push_back(part.expert);
+        for (const Visit& visit : part.visits) add(after_.back().visits, visit);
     }
 
     void add_global(const Part& part) {
@@ -101,6 +105,11 @@ private:
         });
     }
 
+    bool takes_another(const Load& load, const Part& part) const {
+        return load.of == UnitOf::expert && load.row == part.row && load.whole == part.whole &&
+               std::ssize(load.experts) < experts_at_a_time(shape_.at(part.row));
+    }
+
     static void add(std::vector<Visit>& visits, const Visit& visit) {
         const auto found = std::find_if(visits.begin(), visits.end(),
                                         [&](const Visit& other) { return other.measure == visit.measure; });
@@ -132,7 +141,10 @@ Load rising_load(const ModelShape& shape, std::span<const MeasureDemand> measure
         }
         if (there.empty()) continue;  // what is carried passes such a layer by
         insert_all(load.whole, there);
-        load.experts = load.experts || (measure.needs.rising.experts && shape.at(row).experts > 0);
+        if (measure.needs.rising.experts) {
+            load.experts.resize(static_cast<std::size_t>(shape.at(row).experts));
+            std::iota(load.experts.begin(), load.experts.end(), std::int64_t{0});
+        }
         Visit visit{static_cast<std::int64_t>(m), {}};
         for (const Unit& unit : measure.owed) {
             if (unit.of == UnitOf::layer && unit.first == row) visit.units.push_back(unit);
@@ -140,6 +152,38 @@ Load rising_load(const ModelShape& shape, std::span<const MeasureDemand> measure
         load.visits.push_back(std::move(visit));
     }
     return load;
+}
+
+/// Of parts of layers by rank, and the rank of every global.
+struct Owners {
+    std::vector<std::vector<PartOf>> parts;
+    std::vector<std::int64_t> globals;
+};
+
+// Whoever has a global gets fewer layers; where layers are divided, the rank with the least to do gets it.
+Owners owners_of(const Demand& demand, std::int64_t ranks) {
+    std::vector<std::vector<std::int64_t>> costs;
+    for (const auto& parts : demand.rows) {
+        costs.emplace_back();
+        for (const Part& part : parts) costs.back().push_back(part.cost);
+    }
+    std::vector<std::int64_t> of_globals, held(static_cast<std::size_t>(ranks), 0);
+    for (const Part& global : demand.globals) of_globals.push_back(global.cost);
+    Owners owners;
+    if (ranks <= std::ssize(costs)) {
+        owners.globals = assign_rest(of_globals, held);
+        for (std::size_t g = 0; g < of_globals.size(); ++g)
+            held[static_cast<std::size_t>(owners.globals[g])] += of_globals[g];
+        owners.parts = assign_parts(costs, held, !demand.rising);
+        return owners;
+    }
+    owners.parts = assign_parts(costs, held, !demand.rising);
+    for (std::size_t r = 0; r < held.size(); ++r) {
+        for (const PartOf& part : owners.parts[r])
+            held[r] += costs[static_cast<std::size_t>(part.row)][static_cast<std::size_t>(part.part)];
+    }
+    owners.globals = assign_rest(of_globals, held);
+    return owners;
 }
 
 /// Strips of the globals that states are held against, dealt out to the ranks one after the other.
@@ -176,20 +220,13 @@ std::vector<Range> joined_rows(std::span<const std::int64_t> blocks, std::int64_
 
 std::vector<RankLoads> loads_of(const ModelShape& shape, std::span<const MeasureDemand> measures, const Demand& demand,
                                 std::int64_t ranks) {
-    std::vector<std::vector<std::int64_t>> bytes;
-    for (const auto& parts : demand.rows) {
-        bytes.emplace_back();
-        for (const Part& part : parts) bytes.back().push_back(part.bytes);
-    }
-    const auto owned = assign_parts(bytes, ranks, !demand.rising);
+    const Owners owners = owners_of(demand, ranks);
     std::vector<Sequence> sequences(static_cast<std::size_t>(ranks), Sequence(shape, demand));
-    std::vector<std::int64_t> held(static_cast<std::size_t>(ranks), 0);
     std::vector<RankLoads> loads(static_cast<std::size_t>(ranks));
-    for (std::size_t r = 0; r < owned.size(); ++r) {
+    for (std::size_t r = 0; r < owners.parts.size(); ++r) {
         std::int64_t last_row = -1;
-        for (const PartOf& place : owned[r]) {
+        for (const PartOf& place : owners.parts[r]) {
             const Part& part = demand.rows[static_cast<std::size_t>(place.row)][static_cast<std::size_t>(place.part)];
-            held[r] += part.bytes;
             if (part.expert >= 0) {
                 sequences[r].add_expert(part);
                 continue;
@@ -201,11 +238,8 @@ std::vector<RankLoads> loads_of(const ModelShape& shape, std::span<const Measure
                 loads[r].rising.push_back(std::move(load));
         }
     }
-    std::vector<std::int64_t> sizes;
-    for (const Part& global : demand.globals) sizes.push_back(global.bytes);
-    const auto owners = assign_rest(sizes, held);
-    for (std::size_t g = 0; g < owners.size(); ++g)
-        sequences[static_cast<std::size_t>(owners[g])].add_global(demand.globals[g]);
+    for (std::size_t g = 0; g < owners.globals.size(); ++g)
+        sequences[static_cast<std::size_t>(owners.globals[g])].add_global(demand.globals[g]);
     for (std::size_t r = 0; r < loads.size(); ++r) loads[r].loads = std::move(sequences[r]).loads();
     deal_out_strips(shape, demand, loads);
     return loads;
@@ -251,12 +285,19 @@ LoadBytes bytes_of(const ModelShape& shape, const Load& load, std::span<const st
         return bytes;
     }
     const LayerShape& layer = shape.at(load.row);
-    for (const WeightFamily family : load.whole) {
-        const WeightShape& weight = *layer.find(family, load.of == UnitOf::expert ? load.index : -1);
-        add(weight, weight.rows);
+    const auto add_whole = [&](std::int64_t expert) {
+        for (const WeightFamily family : load.whole) {
+            const WeightShape& weight = *layer.find(family, expert);
+            add(weight, weight.rows);
+        }
+    };
+    if (load.of == UnitOf::expert) {
+        for (const std::int64_t expert : load.experts) add_whole(expert);
+        return bytes;
     }
+    add_whole(-1);
     for (const WeightShape& weight : layer.weights) {
-        if (load.experts && weight.expert >= 0) add(weight, weight.rows);
+        if (!load.experts.empty() && weight.expert >= 0) add(weight, weight.rows);
     }
     if (!load.heads) return bytes;
     const auto is_whole = [&](WeightFamily family) {

@@ -12,18 +12,18 @@ namespace geom {
 
 /// What a rank has in its hands at a time.
 struct Load {
-    UnitOf of = UnitOf::layer;        ///< layer, expert or global
-    std::int64_t row = -1;            ///< of ModelShape::layers; -1 for a global
-    std::int64_t index = -1;          ///< the expert, or the global
-    Range rows;                       ///< of a global: a strip; the last one ends at its rows
-    std::vector<WeightFamily> whole;  ///< families read whole, rising
-    bool heads = false;               ///< W_Q and W_K go to the owners of heads: at least the rows of the pass
-    bool after_previous = false;      ///< the load before it is the row before, and is looked at beside it
+    UnitOf of = UnitOf::layer;               ///< layer, expert or global
+    std::int64_t row = -1;                   ///< of ModelShape::layers; -1 for a global
+    std::int64_t index = -1;                 ///< the global
+    std::vector<std::int64_t> experts = {};  ///< rising; of a layer: all, with all their families, or none
+    Range rows;                              ///< of a global: a strip; the last one ends at its rows
+    std::vector<WeightFamily> whole;         ///< families read whole, rising
+    bool heads = false;                      ///< W_Q and W_K go to the owners of heads: at least the rows of the pass
+    bool after_previous = false;             ///< the load before it is the row before, and is looked at beside it
     /// Families that are whole here for the next load alone, and that their owner reads as well: it counts them.
     std::vector<WeightFamily> repeated;
     std::vector<Visit> visits;
-    bool experts = false;  ///< all of the layer's experts as well
-    bool shared = false;   ///< of a rising sweep: the same as the first sweep's load of that row
+    bool shared = false;  ///< of a rising sweep: the same as the first sweep's load of that row
 };
 
 struct RankLoads {

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <set>
 
@@ -13,15 +14,17 @@ namespace geom {
 
 namespace {
 
-std::int64_t blocks_of(const std::vector<GroupShare>& held) {
-    std::int64_t blocks = 0;
-    for (const GroupShare& share_of_group : held) blocks += 1 + std::ssize(share_of_group.heads);
-    return blocks;
+// Of one layer.
+std::int64_t bytes_held(const PlanInput& input, const std::vector<GroupShare>& held) {
+    std::int64_t bytes = 0;
+    for (const GroupShare& share_of_group : held)
+        bytes += (1 + std::ssize(share_of_group.heads)) * input.bytes_of(share_of_group.form);
+    return bytes;
 }
 
 // --- pairs of heads ------------------------------------------------------------------------------------------------
 
-// What measures owe of heads: by block of groups, then by left head, then by measure.
+// What measures owe of heads: by block of groups in a form, then by left head, then by measure.
 class PairDemand {
 public:
     explicit PairDemand(const PlanInput& input) : input_(input) {
@@ -30,35 +33,40 @@ public:
             for (const Unit& unit : input.measures[m].owed) {
                 if (unit.of != UnitOf::head && unit.of != UnitOf::pair) continue;
                 const std::int64_t group = unit.first / size, other = unit.of == UnitOf::head ? group : unit.second;
-                if (unit.of == UnitOf::pair) all_pairs_ = true;
-                owed_[{group, other}][unit.first].push_back({static_cast<std::int64_t>(m), {unit}});
+                const BlockForm form = input.measures[m].needs.form;
+                if (unit.of == UnitOf::pair) all_pairs_.insert(form);
+                owed_[{group, other, form}][unit.first].push_back({static_cast<std::int64_t>(m), {unit}});
             }
         }
     }
 
-    /// Some measure holds heads against others.
-    bool all_pairs() const noexcept { return all_pairs_; }
-
     std::vector<PairBlock> blocks() const {
         std::vector<PairBlock> blocks;
-        for (const auto& [groups, heads] : owed_) {
-            blocks.push_back({groups.first, groups.second, {}});
+        for (const auto& [place, heads] : owed_) {
+            blocks.push_back({place.left, place.right, {}, place.form});
             for (const auto& [head, visits] : heads) blocks.back().heads.push_back(head);
         }
         return blocks;
     }
 
     PairPass pass_of(const std::vector<PairBlock>& blocks) const {
-        PairPass pass{held_for(blocks, input_.shape.group_size(), all_pairs_), {}};
-        const auto place = [&](std::int64_t group) {
+        PairPass pass;
+        for (const BlockForm form : {BlockForm::stored, BlockForm::folded}) {
+            std::vector<PairBlock> of_form;
+            std::copy_if(blocks.begin(), blocks.end(), std::back_inserter(of_form),
+                         [form](const PairBlock& block) { return block.form == form; });
+            for (GroupShare& held : held_for(of_form, input_.shape.group_size(), all_pairs_.contains(form)))
+                pass.held.push_back(std::move(held));
+        }
+        const auto place = [&](std::int64_t group, BlockForm form) {
             return std::find_if(pass.held.begin(), pass.held.end(),
-                                [&](const GroupShare& held) { return held.group == group; }) -
+                                [&](const GroupShare& held) { return held.group == group && held.form == form; }) -
                    pass.held.begin();
         };
         for (const PairBlock& block : blocks) {
-            const std::int64_t left = place(block.left);
+            const std::int64_t left = place(block.left, block.form), right = place(block.right, block.form);
             for (const PairBlock& run : runs_in(pass.held[static_cast<std::size_t>(left)], block))
-                pass.visits.push_back({left, place(block.right), run.heads, visits_of(run)});
+                pass.visits.push_back({left, right, run.heads, visits_of(run)});
         }
         return pass;
     }
@@ -70,7 +78,7 @@ private:
         auto at = held.heads.begin();
         for (const std::int64_t head : block.heads) {
             const auto found = std::find(at, held.heads.end(), head);
-            if (runs.empty() || found != at) runs.push_back({block.left, block.right, {}});
+            if (runs.empty() || found != at) runs.push_back({block.left, block.right, {}, block.form});
             runs.back().heads.push_back(head);
             at = found + 1;
         }
@@ -80,7 +88,7 @@ private:
     std::vector<Visit> visits_of(const PairBlock& block) const {
         std::map<std::int64_t, Visit> by_measure;
         for (const std::int64_t head : block.heads) {
-            for (const Visit& visit : owed_.at({block.left, block.right}).at(head)) {
+            for (const Visit& visit : owed_.at({block.left, block.right, block.form}).at(head)) {
                 Visit& of_measure = by_measure[visit.measure];
                 of_measure.measure = visit.measure;
                 of_measure.units.insert(of_measure.units.end(), visit.units.begin(), visit.units.end());
@@ -91,9 +99,15 @@ private:
         return visits;
     }
 
+    struct Place {
+        std::int64_t left, right;  // groups
+        BlockForm form;            // forms of a group side by side: ranks get both, as one costs more
+        auto operator<=>(const Place&) const = default;
+    };
+
     const PlanInput& input_;
-    bool all_pairs_ = false;
-    std::map<std::pair<std::int64_t, std::int64_t>, std::map<std::int64_t, std::vector<Visit>>> owed_;
+    std::set<BlockForm> all_pairs_;  // forms in which some measure holds heads against others
+    std::map<Place, std::map<std::int64_t, std::vector<Visit>>> owed_;
 };
 
 // --- memory --------------------------------------------------------------------------------------------------------
@@ -124,10 +138,10 @@ public:
     explicit PassPlanner(Plan& plan) : plan_(plan) {
         for (std::int64_t pass = 0; pass < plan.passes; ++pass) {
             heads_.push_back({plan.heads_in_pass(pass), plan.groups_in_pass(pass)});
-            std::vector<std::int64_t> blocks;
+            std::vector<std::int64_t> bytes;
             for (const RankPlan& rank : plan.ranks)
-                blocks.push_back(blocks_of(rank.passes[static_cast<std::size_t>(pass)].held));
-            blocks_.push_back(std::move(blocks));
+                bytes.push_back(bytes_held(plan.input, rank.passes[static_cast<std::size_t>(pass)].held));
+            held_.push_back(std::move(bytes));
         }
         for (const MeasureDemand& measure : plan.input.measures) {
             if (measure.owed.empty()) continue;
@@ -188,22 +202,27 @@ private:
         return std::max(least, std::int64_t{std::ssize(mine.rising)} + others);
     }
 
-    // Blocks of a round that `rank` sends to others, or gets from them.
-    std::int64_t moving_blocks(std::int64_t pass, std::int64_t rank, bool sent) const {
-        const std::vector<std::int64_t>& held = blocks_[static_cast<std::size_t>(pass)];
-        std::int64_t blocks = 0;
+    // Of the blocks of a round that `rank` sends to others, or gets from them.
+    std::int64_t moving_bytes(std::int64_t pass, std::int64_t rank, bool sent) const {
+        const std::vector<std::int64_t>& held = held_[static_cast<std::size_t>(pass)];
+        std::int64_t bytes = 0;
         for (std::size_t peer = 0; peer < held.size(); ++peer) {
             const std::size_t from = sent ? static_cast<std::size_t>(rank) : peer;
             if (static_cast<std::int64_t>(peer) == rank || plan_.ranks[from].later_loads.empty()) continue;
-            blocks += held[sent ? peer : static_cast<std::size_t>(rank)];
+            bytes += held[sent ? peer : static_cast<std::size_t>(rank)];
         }
-        return blocks;
+        return bytes;
     }
 
     struct Numbers {
         std::int64_t held = 0;  // all that a rank has at the end
         std::int64_t sent = 0;  // of one variable
+        std::int64_t unit = 0;  // of the largest unit
     };
+
+    // Of a unit that is being computed and of one that is being written down: in the measure's hands, waiting for the
+    // journal, held by it, as its record and framed.
+    static constexpr std::int64_t copies_of_unit = 5;
 
     // A rank has what it computes and its share of what a journal gave back.
     Numbers numbers_of(const RankPlan& mine) const {
@@ -219,6 +238,7 @@ private:
                 return static_cast<std::int64_t>(share * static_cast<double>(bytes));
             };
             numbers.held += of(measure.result_bytes);
+            if (mine.units[m] > 0) numbers.unit = std::max(numbers.unit, measure.result_bytes / measure.units);
             numbers.sent = std::max(numbers.sent, of(measure.largest_variable));
         }
         return numbers;
@@ -233,7 +253,7 @@ private:
         const Numbers numbers = numbers_of(mine);
         const std::int64_t rows =
             plan_.resident ? std::ssize(mine.rising) : std::min<std::int64_t>(1, std::ssize(mine.rising));
-        host.results = numbers.held + need_.kept_host + states_ + rows * need_.row_host;
+        host.results = numbers.held + copies_of_unit * numbers.unit + need_.kept_host + states_ + rows * need_.row_host;
         // They are written a variable at a time: what this rank has of it, on its way, and what it writes.
         host.transit = std::max(numbers.sent, in.largest_variable / in.ranks) + in.largest_variable / in.ranks;
         if (in.device) device.process = in.device_process_bytes;
@@ -241,12 +261,11 @@ private:
         computing.scratch = std::max(need_.layer + rows * need_.row, need_.after) + need_.kept;
         host.scratch += std::max(need_.layer_host, need_.after_host);
         if (plan_.head_blocks) {
-            const std::int64_t sent = moving_blocks(pass, rank, true) * in.block_bytes;
-            computing.blocks = blocks_[static_cast<std::size_t>(pass)][static_cast<std::size_t>(rank)] *
-                               std::ssize(plan_.attention_rows) * in.block_bytes;
+            const std::int64_t sent = moving_bytes(pass, rank, true);
+            computing.blocks = held_[static_cast<std::size_t>(pass)][static_cast<std::size_t>(rank)] *
+                               std::ssize(plan_.attention_rows);
             computing.staging = sent;
-            if (in.device && in.exchange_on_host)
-                host.staging = sent + moving_blocks(pass, rank, false) * in.block_bytes;
+            if (in.device && in.exchange_on_host) host.staging = sent + moving_bytes(pass, rank, false);
             computing.products = need_.kept + need_.pair;
             host.products += need_.pair_host;
         }
@@ -255,10 +274,10 @@ private:
     }
 
     Plan& plan_;
-    std::vector<PassHeads> heads_;                   // by pass
-    std::vector<std::vector<std::int64_t>> blocks_;  // by pass and rank
-    MemoryNeed need_;                                // of all measures that owe something
-    std::int64_t states_ = 0;                        // of rising sweeps, on their way
+    std::vector<PassHeads> heads_;                 // by pass
+    std::vector<std::vector<std::int64_t>> held_;  // bytes of head blocks of a layer, by pass and rank
+    MemoryNeed need_;                              // of all measures that owe something
+    std::int64_t states_ = 0;                      // of rising sweeps, on their way
 };
 
 void count_work(const PlanInput& input, RankPlan& rank) {
@@ -346,6 +365,8 @@ Assignment assign(const PlanInput& input) {
             Load later;
             later.row = load.row;
             later.heads = true;
+            if (demand.folded && input.shape.at(load.row).has(WeightFamily::input_ln))
+                later.whole = {WeightFamily::input_ln};
             rank.later_loads.push_back(std::move(later));
         }
         assignment.plan.ranks.push_back(std::move(rank));
@@ -476,9 +497,11 @@ namespace {
 
 void append_blocks(const std::vector<GroupShare>& held, std::int64_t layer, std::int64_t peer,
                    std::vector<BlockTransfer>& out) {
-    for (const GroupShare& share_of_group : held) out.push_back({true, share_of_group.group, layer, peer});
+    for (const GroupShare& share_of_group : held)
+        out.push_back({true, share_of_group.group, layer, peer, share_of_group.form});
     for (const GroupShare& share_of_group : held) {
-        for (const std::int64_t head : share_of_group.heads) out.push_back({false, head, layer, peer});
+        for (const std::int64_t head : share_of_group.heads)
+            out.push_back({false, head, layer, peer, share_of_group.form});
     }
 }
 

@@ -34,6 +34,7 @@ struct PlanInput {
     std::vector<MeasureDemand> measures;
     std::int64_t ranks = 1;
     std::int64_t block_bytes = 0;           ///< one hd x D block of a head as kept for products
+    std::int64_t folded_block_bytes = 0;    ///< the same of the folded form
     std::int64_t budget = 0;                ///< of host memory, per rank
     std::int64_t process_bytes = 0;         ///< what a rank has before it starts
     bool device = false;                    ///< the backend's memory is not the host's
@@ -41,6 +42,10 @@ struct PlanInput {
     std::int64_t device_process_bytes = 0;  ///< what the backend takes there before it starts
     bool exchange_on_host = true;           ///< head blocks pass through host memory on their way between ranks
     std::int64_t largest_variable = 0;      ///< of all that will be in the file
+
+    std::int64_t bytes_of(BlockForm form) const noexcept {
+        return form == BlockForm::folded ? folded_block_bytes : block_bytes;
+    }
 };
 
 /// Held blocks that are looked at together.
@@ -51,7 +56,7 @@ struct PairVisit {
 };
 
 struct PairPass {
-    std::vector<GroupShare> held;  ///< by group
+    std::vector<GroupShare> held;  ///< by form, then by group
     std::vector<PairVisit> visits;
 };
 
@@ -92,6 +97,7 @@ struct BlockTransfer {
     std::int64_t head = 0;
     std::int64_t layer = 0;  ///< index into Plan::attention_rows
     std::int64_t peer = 0;   ///< where it goes, or where it comes from
+    BlockForm form = BlockForm::stored;
 };
 
 struct Plan {

@@ -11,13 +11,20 @@ std::vector<LayerRequest> requests_of(const Plan& plan, const std::vector<Load>&
     for (const Load& load : loads) {
         LayerRequest request;
         if (load.of != UnitOf::global) request.layer = shape.at(load.row).number;
-        for (const WeightFamily family : load.whole) {
-            WeightRequest wanted{family, {}, load.of == UnitOf::expert ? load.index : -1};
-            if (load.of == UnitOf::global) wanted.rows = {load.rows};
-            wanted.repeated = std::binary_search(load.repeated.begin(), load.repeated.end(), family);
-            request.weights.push_back(std::move(wanted));
+        const auto add_whole = [&](std::int64_t expert) {
+            for (const WeightFamily family : load.whole) {
+                WeightRequest wanted{family, {}, expert};
+                if (load.of == UnitOf::global) wanted.rows = {load.rows};
+                wanted.repeated = std::binary_search(load.repeated.begin(), load.repeated.end(), family);
+                request.weights.push_back(std::move(wanted));
+            }
+        };
+        if (load.of == UnitOf::expert) {
+            for (const std::int64_t expert : load.experts) add_whole(expert);
+        } else {
+            add_whole(-1);
         }
-        if (load.experts) {
+        if (load.of == UnitOf::layer && !load.experts.empty()) {
             for (const WeightShape& weight : shape.at(load.row).weights) {
                 if (weight.expert >= 0) request.weights.push_back({weight.family, {}, weight.expert});
             }

@@ -219,9 +219,11 @@ void LayerStream::fill(Slot& slot) const {
         const Weight& weight = weights[w];
         const WeightRequest& wanted = request.weights[w];
         for (const Range rows : wanted_rows(wanted, weight)) {
-            jobs.push_back({&weight, rows, slot.buffer->host() + at, wanted.repeated});
+            std::vector<std::int16_t> exponents(static_cast<std::size_t>(rows.size()), exponent_of_zero);
+            jobs.push_back({&weight, rows, slot.buffer->host() + at, wanted.repeated, exponents.data()});
             slot.weights.parts_.push_back({wanted.family, wanted.expert, memory_dtype(weight.dtype), rows, weight.rows,
-                                           weight.cols, slot.buffer->data() + at});
+                                           weight.cols, slot.buffer->data() + at, weight.tensor, weight.first_row,
+                                           std::move(exponents)});
             at += aligned(memory_bytes(weight, rows));
         }
     }

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "checkpoint/weight.hpp"
@@ -42,6 +44,18 @@ public:
     /// one range.
     MatrixRef rows(WeightFamily family, Range rows, std::int64_t expert = -1) const;
 
+    /// The same of a block of a head, with the exponent that it is multiplied without: from its largest magnitude.
+    /// Throws Error(numerics), with tensor and row, for f64 whose largest magnitude is not in [2^-200, 2^200): the
+    /// squares of squares of products would leave the range of f64.
+    MatrixRef head_block(WeightFamily family, Range rows) const;
+
+    /// The smallest e with all magnitudes of these rows below 2^e; nothing for rows of zeros. Throws as head_block.
+    std::optional<std::int32_t> exponent(WeightFamily family, Range rows) const;
+
+    /// The same layer with other elements of one matrix: `matrix` is whole, of the same shape, in the backend's memory,
+    /// and outlives what is returned. Throws Error(internal) where there is no such matrix.
+    LayerWeights with(WeightFamily family, const MatrixRef& matrix) const;
+
 private:
     friend class LayerStream;
 
@@ -53,8 +67,12 @@ private:
         std::int64_t whole_rows = 0;
         std::int64_t cols = 0;
         const std::byte* data = nullptr;
+        std::string tensor;  // and its row of the matrix's first one, for messages
+        std::int64_t first_row = 0;
+        std::vector<std::int16_t> exponents;  // of rows: see exponent_of
     };
     const Part* first_part(WeightFamily family, std::int64_t expert) const noexcept;
+    const Part& part_of(WeightFamily family, Range rows, std::int64_t expert) const;
 
     std::int64_t layer_ = -1;
     std::vector<Part> parts_;

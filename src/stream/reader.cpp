@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <string_view>
 
 #include "checkpoint/json.hpp"
@@ -38,6 +39,31 @@ std::int64_t first_with_full_exponent(const std::byte* data, std::int64_t elemen
         }
     }
     return -1;
+}
+
+// The largest magnitude, as its bits. Signed integers: every processor has their maximum, and order as magnitudes do.
+template <class T>
+T largest_bits(const std::byte* data, std::int64_t elements) {
+    const T* values = reinterpret_cast<const T*>(data);
+    T largest = 0;
+    for (std::int64_t i = 0; i < elements; ++i)
+        largest = std::max(largest, static_cast<T>(values[i] & std::numeric_limits<T>::max()));
+    return largest;
+}
+
+double largest_magnitude(DType dtype, const std::byte* data, std::int64_t elements) {
+    switch (dtype) {
+        case DType::bf16:
+            return bf16_to_f32(static_cast<std::uint16_t>(largest_bits<std::int16_t>(data, elements)));
+        case DType::f16:
+            return f16_to_f32(static_cast<std::uint16_t>(largest_bits<std::int16_t>(data, elements)));
+        case DType::f32:
+            return std::bit_cast<float>(largest_bits<std::int32_t>(data, elements));
+        case DType::f64:
+            return std::bit_cast<double>(largest_bits<std::int64_t>(data, elements));
+        default:
+            throw Error(ExitCode::internal, fmt::format("no weights are {} in memory", name_of(dtype)));
+    }
 }
 
 // splitmix64's finaliser: spreads the bits of what is summed.
@@ -75,6 +101,15 @@ void widen_f8(const Weight& weight, Range rows, const float* scales, const std::
 }
 
 }  // namespace
+
+std::int16_t exponent_of(DType dtype, const std::byte* data, std::int64_t elements) {
+    const double largest = largest_magnitude(dtype, data, elements);
+    if (largest == 0) return exponent_of_zero;
+    if (!std::isfinite(largest)) return std::numeric_limits<std::int16_t>::max();
+    int exponent = 0;
+    std::frexp(largest, &exponent);
+    return static_cast<std::int16_t>(exponent);
+}
 
 std::int64_t first_not_finite(DType dtype, const std::byte* data, std::int64_t elements) {
     switch (dtype) {
@@ -118,7 +153,8 @@ void Reader::read(std::span<const ReadJob> jobs) {
             pieces.push_back({&weight,
                               {row, std::min(job.rows.end, row + rows)},
                               job.out + (row - job.rows.begin) * out_row,
-                              job.repeated});
+                              job.repeated,
+                              job.exponents != nullptr ? job.exponents + (row - job.rows.begin) : nullptr});
         }
     }
     workers_.for_each(static_cast<std::int64_t>(pieces.size()),
@@ -176,12 +212,25 @@ void Reader::read_piece(const ReadJob& piece) {
     std::vector<std::byte> narrow(is_f8(weight.dtype) ? static_cast<std::size_t>(bytes) : 0);
     std::byte* stored = narrow.empty() ? piece.out : narrow.data();
     read_weight(weight, piece.rows, stored);
-    check_finite(weight, piece.rows, weight.dtype, stored);
+    if (!narrow.empty()) check_finite(weight, piece.rows, weight.dtype, stored);
     bytes_read_ += bytes;
     count_rows(piece, stored);
-    if (narrow.empty()) return;
-    widen_f8(weight, piece.rows, scales_of(weight).values.data(), stored, piece.out);
-    check_finite(weight, piece.rows, DType::f32, piece.out);  // a scale may be too large
+    if (!narrow.empty()) widen_f8(weight, piece.rows, scales_of(weight).values.data(), stored, piece.out);
+    look_at_rows(piece);  // a scale of f8 may be too large
+}
+
+// Finds the exponents of the rows as they lie in memory, and with them what is not finite.
+void Reader::look_at_rows(const ReadJob& piece) const {
+    const Weight& weight = *piece.weight;
+    const DType dtype = memory_dtype(weight.dtype);
+    const std::byte* row = piece.out;
+    std::int16_t largest = exponent_of_zero;
+    for (std::int64_t i = 0; i < piece.rows.size(); ++i, row += weight.cols * size_of(dtype)) {
+        const std::int16_t exponent = exponent_of(dtype, row, weight.cols);
+        largest = std::max(largest, exponent);
+        if (piece.exponents != nullptr) piece.exponents[i] = exponent;
+    }
+    if (largest > std::numeric_limits<double>::max_exponent) check_finite(weight, piece.rows, dtype, piece.out);
 }
 
 void Reader::count_rows(const ReadJob& piece, const std::byte* stored) {

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <map>
 #include <mutex>
 #include <span>
@@ -26,7 +27,8 @@ struct ReadJob {
     const Weight* weight = nullptr;
     Range rows;
     std::byte* out = nullptr;
-    bool repeated = false;  ///< another reader reads them as well, and counts them in its digest
+    bool repeated = false;              ///< another reader reads them as well, and counts them in its digest
+    std::int16_t* exponents = nullptr;  ///< of each row: see exponent_of; null: nobody wants to know
 };
 
 class Reader {
@@ -82,6 +84,7 @@ private:
     void count_rows(const ReadJob& piece, const std::byte* stored);
     std::uint64_t digest_of_row(const Weight& weight, std::int64_t of_tensor, const std::byte* stored) const;
     void check_finite(const Weight& weight, Range rows, DType dtype, const std::byte* data) const;
+    void look_at_rows(const ReadJob& piece) const;
     int open_file(std::int32_t file);
     void check_files_unchanged() const;
 
@@ -96,6 +99,11 @@ private:
     std::atomic<std::uint64_t> digest_{0};
     Workers workers_;
 };
+
+/// The smallest e with all magnitudes below 2^e; `exponent_of_zero` when there are none but zeros, something above
+/// 1024 for NaN and infinity. Not of f8.
+inline constexpr std::int16_t exponent_of_zero = std::numeric_limits<std::int16_t>::min();
+std::int16_t exponent_of(DType dtype, const std::byte* data, std::int64_t elements);
 
 /// Index of the first element that is NaN or infinite; -1 when all are finite.
 std::int64_t first_not_finite(DType dtype, const std::byte* data, std::int64_t elements);

@@ -8,7 +8,8 @@ Prints Markdown. Every figure is a median with least and most; ratios are taken 
 slows down slows both sides. --program may be the folder of an unpacked bundle (tests/gpu/bundle.sh). --large adds
 synth:qwen3-32b once (minutes and 8 GiB on two cores); --checkpoint adds loading from storage (a model's folder, or what
 geom-mpi synth wrote). What cannot be had is left out, said aloud: the original scripts without torch or at a shape that
-they do not know, 1 -> 2 ranks on CUDA where there are fewer than two GPUs.
+they do not know, WeightWatcher (PyPI weightwatcher) where it is not installed, 1 -> 2 ranks on CUDA where there are
+fewer than two GPUs. WeightWatcher is timed on 4 layers and its time multiplied.
 """
 
 import argparse
@@ -23,6 +24,7 @@ import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 SCRIPTS = ("qwen3-0.6b", "qwen3-4b", "qwen3-32b")  # shapes that torch_baseline.py knows
+WATCHED_LAYERS = 4
 
 
 def parse_arguments():
@@ -42,7 +44,11 @@ def say(text):
 
 
 def call(command, folder, check=True):
-    finished = subprocess.run([str(part) for part in command], cwd=folder, capture_output=True, text=True)
+    allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"} if os.geteuid() == 0 else {}
+    environment = {**os.environ, **allowed}
+    finished = subprocess.run(
+        [str(part) for part in command], cwd=folder, env=environment, capture_output=True, text=True
+    )
     if not check:
         return finished
     if finished.returncode != 0:
@@ -60,6 +66,7 @@ class Bench:
         elif call([arguments.python, "-c", "import torch"], folder, check=False).returncode != 0:
             say(f"{arguments.python} has no torch: nothing to compare with")
             self.scripts = False
+        self.watched = self.checkpoint_to_watch()
         self.ranks = (1, 2) if self.two_ranks_may_run() else (1,)
         self.values = {}
         self.machine = self.backend = self.gemm = ""
@@ -68,8 +75,17 @@ class Bench:
         """A subcommand starts alone, a run by the launcher."""
         if self.program.is_dir():
             return [self.program / "run", "-n", ranks, "geom-mpi", *arguments]
-        launcher = [] if arguments[0] == "bench" else ["mpirun", "-n", ranks]
+        launcher = [] if arguments[0] in ("bench", "synth") else ["mpirun", "-n", ranks]
         return [*launcher, self.program, *arguments]
+
+    def checkpoint_to_watch(self):
+        """The first layers of the made-up model, for WeightWatcher; None without it."""
+        if call([self.arguments.python, "-c", "import weightwatcher"], self.folder, check=False).returncode != 0:
+            say(f"{self.arguments.python} has no weightwatcher: its analyze() is not compared with")
+            return None
+        watched = self.folder / "watched"
+        call(self.command("synth", f"{self.shape}?layers={WATCHED_LAYERS}", watched), self.folder)
+        return watched
 
     def two_ranks_may_run(self):
         plan = self.command("--model", "synth:tiny", "--backend", self.arguments.backend, "--dry-run", ranks=2)
@@ -122,9 +138,16 @@ class Bench:
         return json.loads((self.folder / "run.json").read_text())
 
     def baseline(self, *parts):
-        """Seconds of the original scripts' parts, by the name they print."""
+        """Seconds of the original scripts' parts, by the name they print; of the MLP's alignment, of one pair."""
         text = call([self.arguments.python, HERE / "torch_baseline.py", self.shape, *parts], self.folder)
-        return {name: float(seconds) for name, seconds in re.findall(r"^\S+ \S+ ([^:]+): ([\d.]+) s", text, re.M)}
+        seconds = {name: float(value) for name, value in re.findall(r"^\S+ \S+ ([^:]+): ([\d.]+) s", text, re.M)}
+        pair = re.search(r"MLP alignment .* from ([\d.]+) s\)", text)
+        return {**seconds, **({"MLP alignment of a pair": float(pair[1])} if pair else {})}
+
+    def weightwatcher(self, layers):
+        """Seconds of its analyze() on so many layers, from those of a few."""
+        text = call([self.arguments.python, HERE / "weightwatcher_baseline.py", self.watched], self.folder)
+        return float(re.search(r"matrices: ([\d.]+) s", text)[1]) * layers / WATCHED_LAYERS
 
     def turn(self):
         self.rates()
@@ -136,14 +159,22 @@ class Bench:
             self.note(f"memory, {ranks}", about["peak_memory"] / about["planned_memory"])
             if "peak_device_memory" in about:
                 self.note(f"GPU memory, {ranks}", about["peak_device_memory"] / about["planned_device_memory"])
-        self.note("spectra", self.whole(max(self.ranks), self.shape, "spectra")["phases"]["spectra"]["max"])
+        spectra = self.whole(max(self.ranks), self.shape, "spectra")
+        self.note("spectra", spectra["phases"]["spectra"]["max"])
+        if self.watched:
+            self.note("weightwatcher", self.weightwatcher(spectra["layers"][1] - spectra["layers"][0]))
+            self.note("weightwatcher ratio", self.values["weightwatcher"][-1] / self.values["spectra"][-1])
+        two_pairs = self.whole(max(self.ranks), f"{self.shape}?layers=3", "variation")
+        self.note("variation", two_pairs["phases"]["variation"]["max"] / 2)
         if self.scripts:
-            seconds = self.baseline("gram", "eig", "kernel", "spectra")
+            seconds = self.baseline("gram", "eig", "kernel", "spectra", "variation")
             scripts_heads = seconds["eig (all heads)"] + seconds["kernel eff rank (all heads)"]
             self.note("scripts gram", seconds["gram"])
             self.note("scripts heads", scripts_heads)
             self.note("scripts spectra", seconds["spectra of 7 families (all layers)"])
             self.note("spectra ratio", self.values["scripts spectra"][-1] / self.values["spectra"][-1])
+            self.note("scripts variation", seconds["MLP alignment of a pair"])
+            self.note("variation ratio", self.values["scripts variation"][-1] / self.values["variation"][-1])
             self.note("gram ratio", seconds["gram"] / self.values["gram"][-1])
             self.note("heads ratio", scripts_heads / self.values["heads"][-1])
 
@@ -187,6 +218,19 @@ class Bench:
             self.shown("spectra", "s"),
             self.of_scripts("the scripts' singular values, without it", "spectra"),
             self.shown("spectra ratio", "×", 1),
+        )
+        if self.watched:
+            self.row(
+                "the same",
+                "",
+                f"WeightWatcher's analyze(), without it: {self.shown('weightwatcher', 's', 1)}",
+                self.shown("weightwatcher ratio", "×", 1),
+            )
+        self.row(
+            f"variation of a pair of layers, all gauges, {max(self.ranks)} ranks",
+            self.shown("variation", "s"),
+            self.of_scripts("the scripts' rotation of the MLP alone", "variation"),
+            self.shown("variation ratio", "×", 1),
         )
         if self.arguments.checkpoint:
             self.row(

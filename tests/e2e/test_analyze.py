@@ -271,7 +271,8 @@ def same_cells(found, table):
 def test_markdown_holds_the_same_cells(runs, model):
     file = runs(golden(model)).file
     tables = tables_of(file)
-    sections = analyze(file, "--format", "md").split("\n## ")[1:]
+    head, *sections = analyze(file, "--format", "md").split("\n## ")
+    assert head.startswith("# ") and head.count("\n# ") == 0, "one document"
     plain = lambda text: re.sub(r"\\(.)", r"\1", text)
     assert [plain(section.split("\n")[0]) for section in sections] == [table["title"] for table in tables.values()]
     for section, table in zip(sections, tables.values(), strict=True):
@@ -369,8 +370,10 @@ def test_tables_without_their_numbers_are_left_out(runs):
     of_gram, of_heads = tables_of(gram), tables_of(heads)
     assert list(of_gram) == ["summary", "cosines_to_anchor", "cosines_adjacent", "layers_by_cosine", "heads_by_cosine"]
     of_match = {"matched_to_anchor", "matched_adjacent"}
+    of_spectra = {name for name in whole if name.startswith("spectra")}
     of_residual = {"residual_by_layer", "residual_by_phase"}
-    assert set(of_heads) == set(whole) - set(of_gram) - of_match - of_residual | {"summary"}
+    assert set(of_heads) == set(whole) - set(of_gram) - of_match - of_spectra - {"variation"} - of_residual | {"summary"}
+    assert set(tables_of(runs(golden("qwen3-tiny"), "-m", "spectra").file)) == of_spectra
     assert "z_shared" not in of_gram["cosines_to_anchor"]["rows"][0]
     assert of_heads["head"] == whole["head"]
     tables_of(heads, "--anchor", 1)
@@ -433,6 +436,153 @@ def test_matched_heads_show_which_layer_is_reordered(runs, model, reordered):
     for row in rows:
         if row["moved"]:
             assert row["matched_abs_cos"] > row["same_head_abs_cos"] + 0.1
+
+
+# --- spectra ----------------------------------------------------------------------------------------------------------
+
+FOLLOWED = ["eff_rank", "stable_rank", "alpha"]
+STATISTICS = {
+    "mean": np.mean,
+    "median": np.median,
+    "std": np.std,
+    "variance": np.var,
+    "cv": lambda x: x.std() / abs(x.mean()),
+    "min": np.min,
+    "max": np.max,
+    "range": np.ptp,
+    "first": lambda x: x[0],
+    "last": lambda x: x[-1],
+}
+
+
+def labels(values):
+    return [b"".join(row).decode().rstrip("\0") if row.dtype.kind == "S" else str(row) for row in values]
+
+
+def across_depth(result):
+    """Layers and numbers of every family by (figure, family): those of experts are means."""
+    found = {}
+    for figure in FOLLOWED:
+        for group, prefix in {"spectra": "", "experts": "experts/"}.items():
+            with h5py.File(result.file) as file:
+                if group not in file:
+                    continue
+                values, layers = file[group][figure][()], file[group]["layer"][()]
+                names = labels(file[group]["family"][()])
+            for name, numbers in zip(names, values, strict=True):
+                numbers = numbers if numbers.ndim == 1 else nan_mean(numbers, -1)
+                there = ~np.isnan(numbers)
+                found[figure, prefix + name] = layers[there], numbers[there]
+    return found
+
+
+def by_keys(table, *keys):
+    return {tuple(row[key] for key in keys): row for row in table["rows"]}
+
+
+def number(cell):
+    return math.nan if cell is None else cell
+
+
+@pytest.mark.parametrize("model", GOLDEN)
+def test_spectra_across_depth_are_what_numpy_makes_of_the_file(runs, model):
+    result = runs(golden(model))
+    tables, families = tables_of(result.file), across_depth(result)
+    statistics = by_keys(tables["spectra_statistics"], "figure", "family")
+    thirds = by_keys(tables["spectra_thirds"], "figure", "family", "third")
+    trends = by_keys(tables["spectra_trends"], "figure", "family")
+    assert list(statistics) == list(trends) == list(families)
+    for (figure, family), (layers, values) in families.items():
+        row = statistics[figure, family]
+        assert row["count"] == len(values)
+        for name, statistic in STATISTICS.items():
+            equal(number(row[name]), statistic(values) if len(values) else math.nan, err_msg=name, rtol=1e-12)
+        n = len(values) // 3
+        parts = [values[:n], values[n : 2 * n], values[2 * n :]] if n else [values[:0]] * 3
+        for name, part in zip(["early", "middle", "late"], parts, strict=True):
+            row = thirds[figure, family, name]
+            assert row["count"] == len(part)
+            for column_name in ["mean", "std", "min", "max", "median", "range", "cv"]:
+                wanted = STATISTICS[column_name](part) if len(part) else math.nan
+                equal(number(row[column_name]), wanted, err_msg=column_name, rtol=1e-12)
+        row = trends[figure, family]
+        if n == 0:
+            assert row["trend"] == "" and row["drop"] is None and row["drop_from"] is None
+            continue
+        early, middle, late = (part.mean() for part in parts)
+        equal([row["early"], row["middle"], row["late"]], [early, middle, late])
+        signs = {(-1, -1): "MONOTONE DOWN", (1, 1): "MONOTONE UP"}
+        trend = "U-SHAPE" if middle < min(early, late) else "OTHER"
+        assert row["trend"] == signs.get((np.sign(middle - early), np.sign(late - middle)), trend)
+        steps = np.diff(values)
+        for name, at in {"drop": steps.argmin(), "jump": steps.argmax()}.items():
+            if (steps[at] < 0) == (name == "drop"):
+                assert row[name] == steps[at]
+                assert (row[f"{name}_from"], row[f"{name}_to"]) == (layers[at], layers[at + 1])
+    for figure in FOLLOWED:
+        rows = [row for (of, _, third), row in thirds.items() if of == figure and third == "late"]
+        assert rows[-1]["family"] == "(mean of families)"
+        for name in ["mean", "std", "cv"]:
+            equal(number(rows[-1][name]), nan_mean([number(row[name]) for row in rows[:-1]], 0))
+
+
+@pytest.mark.parametrize("model", GOLDEN)
+def test_every_matrix_has_its_row(runs, model):
+    result = runs(golden(model))
+    tables = tables_of(result.file)
+    with h5py.File(result.file) as file:
+        for group, name in {"spectra": "spectra_by_layer", "spectra_global": "spectra_global"}.items():
+            families, figures = labels(file[group]["family"][()]), file[group]
+            layers = figures["layer"][()] if group == "spectra" else [None]
+            for row in tables[name]["rows"]:
+                at = (families.index(row["family"]),)
+                at += (list(layers).index(row["layer"]),) if group == "spectra" else ()
+                assert row["shape"] == f"{figures['rows'][at]:.0f} x {figures['cols'][at]:.0f}"
+                for figure in row.keys() - {"layer", "family", "shape"}:
+                    equal(number(row[figure]), figures[figure][at])
+            assert len(tables[name]["rows"]) == (~np.isnan(figures["rows"][()])).sum()
+        if "experts" in file:
+            rows = by_keys(tables["experts_by_layer"], "layer", "family")
+            ranks = file["experts/eff_rank"][()]
+            equal([row["eff_rank_mean"] for row in rows.values()], ranks.mean(-1).T.ravel())
+            equal([row["eff_rank_max"] for row in rows.values()], ranks.max(-1).T.ravel())
+            assert {row["experts"] for row in rows.values()} == {ranks.shape[-1]}
+
+
+def test_shapes_are_those_of_the_checkpoint(runs):
+    result, tensors = runs(golden("qwen3-tiny")), read_checkpoint(golden("qwen3-tiny"))
+    rows = by_keys(tables_of(result.file)["spectra_statistics"], "figure", "family")
+    for family, part in {"k_proj": "self_attn", "down_proj": "mlp"}.items():
+        shape = tensors[f"model.layers.0.{part}.{family}.weight"].bits.shape
+        assert rows["eff_rank", family]["shape"] == f"{shape[0]} x {shape[1]}"
+
+
+def test_two_layers_have_statistics_but_no_thirds(runs):
+    tables = tables_of(runs(golden("qwen2-tiny"), "-m", "spectra", "--layers", "3:5").file)
+    row = tables["spectra_statistics"]["rows"][0]
+    assert row["count"] == 2 and row["std"] > 0
+    assert all(row["mean"] is None for row in tables["spectra_thirds"]["rows"])
+    assert all(row["trend"] == "" and row["jump"] is None for row in tables["spectra_trends"]["rows"])
+
+
+def test_layers_without_a_family_are_skipped(runs, tmp_path):
+    """A mixture whose layers 0 and 2 have a dense MLP, whose layer 1 has experts."""
+    config, tensors = read_config("qwen3moe-tiny"), read_checkpoint(golden("qwen3moe-tiny"))
+    config["mlp_only_layers"] = [0, 2]
+    for layer in config["mlp_only_layers"]:
+        for name in [name for name in tensors if f".{layer}.mlp." in name]:
+            tensor = tensors.pop(name)
+            if ".experts.0." in name:
+                tensors[name.replace("experts.0.", "")] = tensor
+    config["intermediate_size"] = len(tensors["model.layers.0.mlp.gate_proj.weight"].bits)
+    result = runs(write_checkpoint(tmp_path / "model", config, tensors), "-m", "spectra")
+    rows = by_keys(tables_of(result.file)["spectra_statistics"], "figure", "family")
+    assert rows["eff_rank", "q_proj"]["count"] == 3
+    assert rows["eff_rank", "up_proj"]["count"] == 2
+    assert rows["eff_rank", "experts/up_proj"]["count"] == 1
+    equal(rows["eff_rank", "up_proj"]["last"], result["spectra/eff_rank"][5, 2])
+    of_layers = tables_of(result.file)["spectra_by_layer"]["rows"]
+    assert [row["layer"] for row in of_layers if row["family"] == "up_proj"] == [0, 2]
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------------------
@@ -507,7 +657,8 @@ def allocated(file, path, dtype, shape):
     properties.set_layout(h5py.h5d.CONTIGUOUS)
     properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
-    file.require_group(path.split("/")[0])
+    if "/" in path:
+        file.require_group(path.split("/")[0])
     space = h5py.h5s.create_simple(shape) if shape else h5py.h5s.create(h5py.h5s.SCALAR)
     h5py.h5d.create(file.id, path.encode(), h5py.h5t.py_create(np.dtype(dtype)), space, properties)
     return file[path]

@@ -1,5 +1,6 @@
 """geom-mpi bench on the smallest shape: every part runs and is printed. What its numbers are is for tests/bench."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ ROWS = {
     "gram": "s",
     "gram / gemm": "",
     "heads": "s",
+    "forward, 2048 tokens": "s",
     "peak memory": "GiB",
 }
 
@@ -81,6 +83,8 @@ def test_the_readmes_table_is_printed_for_any_shape(folder):
     )
     assert finished.returncode == 0, finished.stderr
     assert "the original scripts know" in finished.stderr
+    if importlib.util.find_spec("weightwatcher") is None:
+        assert "no weightwatcher" in finished.stderr
     rows = [line for line in finished.stdout.splitlines() if line.startswith("| ")]
     assert {line.count("|") for line in rows} == {5}
     for what in ("gram, synth:tiny", "large product", "whole run, gram + heads, 1 → 2 ranks", "against the plan"):

@@ -87,7 +87,14 @@ def llama():
         (1, ["--config", "missing.toml"], ["missing.toml"]),
         (1, ["--model", "synth:tiny", "--add", "--overwrite"], ["--add", "--overwrite"]),
         (3, ["--model", "synth:tiny", "--add", "--resume"], ["--add", "--resume"]),
-        (1, [], ["--model"]),
+        (1, [], ["--model is required"]),
+        (1, ["info"], ["--model is required"]),
+        (1, ["--modle", "x"], ["no option --modle", "is --model meant?"]),
+        (1, ["--model", "synth:tiny", "--memory-buget=8G"], ["no option --memory-buget:", "is --memory-budget meant?"]),
+        (1, ["analyze", "r.h5", "--formt", "csv"], ["no option --formt", "is --format meant?"]),
+        (1, ["inof", "--model", "synth:tiny"], ["no command inof", "is info meant?"]),
+        (1, ["synth:tiny"], ["synth:tiny is not expected", "--model synth:tiny"]),
+        (1, ["--model", "synth:tiny", "r.h5"], ["-o r.h5", "analyze r.h5"]),
     ],
 )
 def test_a_mistake_on_the_command_line_is_one_error(tmp_path, ranks, arguments, mentions):
@@ -200,14 +207,14 @@ def test_a_number_that_is_none_is_located_and_its_rank_named(tmp_path, layer, va
 
 
 @pytest.mark.parametrize(("ranks", "layer", "head"), [(1, 1, 0), (3, 4, 2), (4, 2, 1)])
-def test_numerics_that_fail_inside_a_measure_name_rank_layer_and_head(tmp_path, ranks, layer, head, llama):
+def test_numerics_that_fail_inside_a_measure_name_rank_layer_tensor_and_row(tmp_path, ranks, layer, head, llama):
     config, tensors = llama
     wide = {name: Tensor.of(tensor.values(), "F64") for name, tensor in tensors.items()}
     hd = config["head_dim"] if "head_dim" in config else config["hidden_size"] // config["num_attention_heads"]
     wide[attention_name(layer, "q")].bits[head * hd] = 1e200  # its square is no number any more
     write_checkpoint(tmp_path / "model", config, wide)
     arguments = ["--model", tmp_path / "model", "-m", "heads"]
-    mentions = [f"layer {layer}: W_Q of head {head}", f"(heads, layer {layer})"]
+    mentions = [attention_name(layer, "q"), f"in row {head * hd}:", f"(heads, layer {layer})"]
     line = refused(NUMERICS, *arguments, ranks=ranks, folder=tmp_path, mentions=mentions, begun=True)
     if ranks > 1:  # 5 layers in contiguous runs
         owner = {3: {4: 2}, 4: {2: 1}}[ranks][layer]
@@ -221,7 +228,7 @@ def test_numerics_that_fail_inside_a_measure_name_rank_layer_and_head(tmp_path, 
         ("fake_step:1:0", "(fake_step, layer "),
         ("fake_walk:1:2", "(fake_walk, layer "),
         ("fake_globals:0:0", "(fake_globals, embed_tokens)"),
-        ("fake_experts:2:3", "(fake_experts, layer "),
+        ("fake_experts:2:0", "(fake_experts, layer "),
         ("gram:1:0", "(gram, head "),
         ("fake_pairs:2:0", "(fake_pairs, head"),
     ],
@@ -245,6 +252,46 @@ def test_a_number_that_is_none_outside_of_the_chosen_layers_does_no_harm(runs, t
     tensors[attention_name(4, "q")] = Tensor.of(values, "F32")
     result = runs(write_checkpoint(tmp_path / "model", config, tensors), "--layers", "0:4", ranks=2)
     np.testing.assert_array_equal(result["gram/gram"], runs(golden("llama-tiny"))["gram/gram"][:4, :4])
+
+
+def cut_short(tensors):
+    name = attention_name(4, "k")
+    tensors[name] = Tensor(tensors[name].dtype, tensors[name].bits[:-1])
+
+
+def of_another_type(tensors):
+    name = attention_name(4, "q")
+    tensors[name] = Tensor.of(tensors[name].values(), "F8_E4M3")  # whose scales are nowhere
+
+
+def without_a_key(tensors):
+    del tensors[attention_name(4, "k")]
+
+
+@pytest.mark.parametrize("damage", [cut_short, of_another_type, without_a_key])
+def test_a_bad_tensor_outside_of_the_chosen_layers_is_not_looked_at(runs, tmp_path, llama, damage):
+    config, tensors = llama
+    damage(tensors)
+    model = write_checkpoint(tmp_path / "model", config, tensors)
+    refused(INPUT, "--model", model, ranks=1, folder=tmp_path, mentions=["layers.4.self_attn"])
+    result, whole = runs(model, "--layers", "0:4"), runs(golden("llama-tiny"), "--layers", "0:4")
+    for name in ["gram/gram", "heads/singular_values", "spectra/eff_rank"]:
+        np.testing.assert_array_equal(result[name], whole[name])
+
+
+@RANKS
+@pytest.mark.parametrize("what", ["a layer that is not there", "a header that is cut off"])
+def test_what_a_checkpoint_lacks_outside_of_the_chosen_layers_is_said_before_anything_is_read(
+    tmp_path, llama, ranks, what
+):
+    config, tensors = llama
+    if what == "a layer that is not there":
+        del tensors[attention_name(4, "q")]
+    model = write_checkpoint(tmp_path / "model", config, tensors)
+    if what == "a header that is cut off":
+        shard = model / "model.safetensors"
+        shard.write_bytes(shard.read_bytes()[:-1])
+    refused(INPUT, "--model", model, "--layers", "0:4", ranks=ranks, folder=tmp_path, mentions=["model"])
 
 
 # --- output -----------------------------------------------------------------------------------------------------------

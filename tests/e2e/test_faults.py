@@ -146,7 +146,7 @@ def test_a_signal_ends_orderly_with_75_and_the_next_run_goes_on(number, tmp_path
         os.kill(rank, signal.SIGCONT)
     _, errors = launcher.communicate(timeout=60)
     assert launcher.returncode == 75, errors
-    assert "goes on from the journal" in errors and not (tmp_path / "r.h5").exists()
+    assert "goes on from the journal r.h5.journal" in errors and not (tmp_path / "r.h5").exists()
     resumed = run("--model", MODEL, "-o", "r.h5", ranks=3, folder=tmp_path)
     assert resumed.returncode == 0 and "going on from the journal" in resumed.stderr
     assert datasets(tmp_path / "r.h5") == undisturbed

@@ -36,15 +36,16 @@ Schema declare(const ModelShape& shape) {
 }
 
 void look(const LayerVisit& visit, const MeasureContext& context) {
-    double sum = 0.0;
-    for (const WeightFamily family : {WeightFamily::gate_proj, WeightFamily::up_proj, WeightFamily::down_proj})
-        sum += bits_of(visit.weights.matrix(family, visit.index));
     const auto rows = rows_with_experts(context.shape);
     const std::int64_t place = std::lower_bound(rows.begin(), rows.end(), visit.row) - rows.begin();
-    for (const Unit& unit : visit.units)
+    for (const Unit& unit : visit.units) {
+        double sum = 0.0;
+        for (const WeightFamily family : {WeightFamily::gate_proj, WeightFamily::up_proj, WeightFamily::down_proj})
+            sum += bits_of(visit.weights.matrix(family, unit.second));
         context.emit({unit,
-                      {make_slab(context.schema, "fake_experts/bits", {place, visit.index}, {1, 1},
+                      {make_slab(context.schema, "fake_experts/bits", {place, unit.second}, {1, 1},
                                  std::as_bytes(std::span(&sum, 1)))}});
+    }
 }
 
 MeasureWork start(const MeasureContext& context) {

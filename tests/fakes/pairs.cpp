@@ -37,16 +37,16 @@ std::vector<double> queries(const HeadVisit& visit, std::int64_t share, std::int
     const std::int64_t only[] = {head};
     const KvGroupBlocks blocks = visit.blocks.group(share, only);
     std::vector<double> bits;
-    for (std::int64_t l = 0; l < blocks.layers; ++l)
-        bits.push_back(bits_of(blocks.q + l * visit.blocks.format().bytes, visit.blocks.format()));
+    const HeadBlockFormat& format = visit.blocks.format(share);
+    for (std::int64_t l = 0; l < blocks.layers; ++l) bits.push_back(bits_of(blocks.q + l * format.bytes, format));
     return bits;
 }
 
 std::vector<double> keys(const HeadVisit& visit, std::int64_t share) {
     const KvGroupBlocks blocks = visit.blocks.group(share);
     std::vector<double> bits;
-    for (std::int64_t l = 0; l < blocks.layers; ++l)
-        bits.push_back(bits_of(blocks.k + l * visit.blocks.format().bytes, visit.blocks.format()));
+    const HeadBlockFormat& format = visit.blocks.format(share);
+    for (std::int64_t l = 0; l < blocks.layers; ++l) bits.push_back(bits_of(blocks.k + l * format.bytes, format));
     return bits;
 }
 

@@ -6,8 +6,10 @@
 #include <cmath>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "core/error.hpp"
+#include "kernels/workers.hpp"
 #include "mpi/wait.hpp"
 
 namespace {
@@ -132,6 +134,30 @@ TEST(Communicator, a_rank_that_does_not_come_makes_the_others_give_up_in_time) {
     }
     world.barrier();  // for which the late rank arrives
     EXPECT_EQ(world.all_reduce_sum(std::int64_t{1}), world.size()) << "and everything works as before";
+    world.set_deadline(Seconds(600));
+}
+
+// The last rank calls a library once, for three deadlines.
+TEST(Communicator, a_rank_inside_one_long_call_is_no_dead_peer) {
+    Communicator world = Communicator::world();
+    if (world.size() == 1) GTEST_SKIP() << "nobody to wait for";
+    constexpr Seconds deadline{1}, call{3};
+    world.set_deadline(deadline);
+    world.barrier();
+    const auto start = std::chrono::steady_clock::now();
+    if (world.rank() == world.size() - 1) {
+        geom::Workers workers(1);
+        std::int64_t before = workers.progress();
+        workers.set_idle([&] {
+            const std::int64_t now = workers.progress();
+            world.at_work(now != std::exchange(before, now));
+        });
+        workers.for_each(1, [&](std::int64_t, int) {
+            while (std::chrono::steady_clock::now() - start < call) continue;
+        });
+    }
+    EXPECT_NO_THROW(world.barrier());
+    EXPECT_GE(Seconds(std::chrono::steady_clock::now() - start), call);
     world.set_deadline(Seconds(600));
 }
 

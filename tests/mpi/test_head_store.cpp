@@ -108,9 +108,13 @@ void expect_every_block_arrives(const Checkpoint& checkpoint, const Plan& plan, 
         const RankPlan& mine = plan.ranks[static_cast<std::size_t>(world.rank())];
         LayerStream stream({{&checkpoint, &reader}}, backend,
                            requests_of(plan, pass == 0 ? mine.loads : mine.later_loads, pass), mine.slots, {});
-        HeadStore store(plan, pass, world.rank(), format, backend);
+        HeadStore store(plan, pass, world.rank(), backend);
         const std::int64_t rounds = plan.rounds(pass), before = std::ssize(counting.exchanges());
-        for (std::int64_t round = 0; round < rounds; ++round) store.exchange_round(round, stream.next(), counting);
+        for (std::int64_t round = 0; round < rounds; ++round) {
+            if (const LayerWeights* weights = stream.next()) store.pack_round(round, *weights);
+            store.exchange_round(round, counting);
+        }
+        store.exchange_exponents(world);
         ASSERT_EQ(stream.next(), nullptr);
         ASSERT_EQ(std::ssize(counting.exchanges()), before + rounds);
         for (std::int64_t round = 0; round < rounds; ++round) {

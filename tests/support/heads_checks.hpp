@@ -105,6 +105,36 @@ inline void expect_directions(const HeadsOfLayer& heads, std::int64_t h, const R
     }
 }
 
+/// What heads_of_layer has of a layer whose W_Q were multiplied by 2^q and W_K by 2^k, against those of the layer
+/// itself: the same bits, but for the power of two, and for eigenvalues: LAPACK's of matrices that are not symmetric
+/// have other last bits when all is twice as large. Of one head.
+inline void expect_scaled(const HeadsOfLayer& found, const HeadsOfLayer& plain, int power) {
+    const auto scaled = [](const std::vector<double>& values, int exponent) {
+        Rows out;
+        for (const double value : values) out.push_back(std::ldexp(value, exponent));
+        return out;
+    };
+    const auto same = [](const auto& a, const auto& b) {
+        return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                          [](auto x, auto y) { return x == y || (std::isnan(x) && std::isnan(y)); });
+    };
+    for (const auto values : {&HeadsOfLayer::singular_values, &HeadsOfLayer::sym_eigs})
+        EXPECT_TRUE(same(found.*values, scaled(plain.*values, power)));
+    for (const auto values : {&HeadsOfLayer::eigvals_re, &HeadsOfLayer::eigvals_im}) {
+        const Rows back = scaled(found.*values, -power);
+        for (std::size_t i = 0; i < back.size(); ++i)
+            EXPECT_NEAR(back[i], (plain.*values)[i], 1e-13 * plain.singular_values[0]);
+    }
+    EXPECT_TRUE(same(found.fro_sq, scaled(plain.fro_sq, 2 * power)));
+    for (const auto values :
+         {&HeadsOfLayer::eff_rank, &HeadsOfLayer::eff_rank_energy, &HeadsOfLayer::stable_rank, &HeadsOfLayer::asymmetry,
+          &HeadsOfLayer::positivity, &HeadsOfLayer::sym_positive_energy}) {
+        EXPECT_TRUE(same(found.*values, plain.*values));
+    }
+    EXPECT_TRUE(same(found.right_dirs, plain.right_dirs));
+    EXPECT_TRUE(same(found.left_dirs, plain.left_dirs));
+}
+
 /// A head whose numbers are known to 60 digits (tests/reference/heads_reference.py).
 struct HardHead {
     std::string name;

@@ -54,13 +54,23 @@ std::set<Place> wanted_places(const Plan& plan) {
                     wanted.insert(place);
             }
         }
+        if (measure.needs.form != BlockForm::folded || measure.owed.empty()) continue;
+        for (const std::int64_t row : plan.attention_rows) {
+            if (plan.input.shape.at(row).has(WeightFamily::input_ln)) wanted.insert({row, -1, WeightFamily::input_ln});
+        }
     }
     return wanted;
 }
 
+// -1 where it is of a layer.
+std::vector<std::int64_t> experts_of(const Load& load) {
+    return load.of == UnitOf::expert ? load.experts : std::vector<std::int64_t>{-1};
+}
+
 bool holds(const Load& load, const Place& place) {
-    const bool same = load.row == std::get<0>(place) &&
-                      (load.of == UnitOf::expert ? load.index : -1) == std::get<1>(place) && load.of != UnitOf::global;
+    const auto experts = experts_of(load);
+    const bool same = load.row == std::get<0>(place) && load.of != UnitOf::global &&
+                      std::binary_search(experts.begin(), experts.end(), std::get<1>(place));
     return same && std::binary_search(load.whole.begin(), load.whole.end(), std::get<2>(place));
 }
 
@@ -137,7 +147,7 @@ std::int64_t rising_bytes(const Plan& plan) {
             EXPECT_TRUE(plan.resident || !load.shared);
             if (load.shared) continue;
             for (const WeightFamily family : load.whole) bytes += weight_at(shape, {load.row, -1, family}).bytes();
-            if (load.experts) bytes += expert_bytes(shape.at(load.row));
+            if (load.of == UnitOf::layer && !load.experts.empty()) bytes += expert_bytes(shape.at(load.row));
         }
     }
     return bytes;
@@ -227,17 +237,23 @@ void expect_nothing_is_read_twice(const Plan& plan) {
                 bytes += load.rows.size() * weight.cols * size_of(weight.dtype);
                 continue;
             }
-            for (const WeightFamily family : load.whole) {
-                const Place place{load.row, load.of == UnitOf::expert ? load.index : -1, family};
-                const bool again = std::binary_search(load.repeated.begin(), load.repeated.end(), family);
-                ++(again ? repeated : counted)[place];
-                bytes += weight_at(shape, place).bytes();
+            for (const std::int64_t expert : experts_of(load)) {
+                for (const WeightFamily family : load.whole) {
+                    const Place place{load.row, expert, family};
+                    const bool again = std::binary_search(load.repeated.begin(), load.repeated.end(), family);
+                    ++(again ? repeated : counted)[place];
+                    bytes += weight_at(shape, place).bytes();
+                }
             }
             if (load.heads) ++head_loads[load.row];
-            bytes += head_bytes(plan, 0, load) + (load.experts ? expert_bytes(shape.at(load.row)) : 0);
+            bytes += head_bytes(plan, 0, load) +
+                     (load.of == UnitOf::layer && !load.experts.empty() ? expert_bytes(shape.at(load.row)) : 0);
         }
         for (const Load& load : rank.later_loads) {
-            for (std::int64_t pass = 1; pass < plan.passes; ++pass) bytes += head_bytes(plan, pass, load);
+            for (std::int64_t pass = 1; pass < plan.passes; ++pass) {
+                bytes += head_bytes(plan, pass, load);
+                for (const WeightFamily family : load.whole) bytes += weight_at(shape, {load.row, -1, family}).bytes();
+            }
         }
     }
     const auto wanted = wanted_places(plan);
@@ -263,10 +279,11 @@ void expect_heads_are_at_hand(const Plan& plan) {
     for (const RankPlan& rank : plan.ranks) {
         ASSERT_EQ(std::ssize(rank.passes), plan.passes);
         for (const PairPass& pass : rank.passes) {
-            std::int64_t group = -1;
+            std::pair<BlockForm, std::int64_t> last{BlockForm::stored, -1};
             for (const GroupShare& held : pass.held) {
-                EXPECT_GT(held.group, group) << "a group once in a pass of a rank";
-                group = held.group;
+                const std::pair<BlockForm, std::int64_t> group{held.form, held.group};
+                EXPECT_GT(group, last) << "a group once in a pass of a rank, in each form";
+                last = group;
                 EXPECT_FALSE(held.heads.empty());
                 EXPECT_TRUE(std::is_sorted(held.heads.begin(), held.heads.end()));
                 for (const std::int64_t head : held.heads) EXPECT_EQ(head / size, held.group);
@@ -279,6 +296,8 @@ void expect_heads_are_at_hand(const Plan& plan) {
                           left.heads.end())
                     << "the heads of a visit lie one after the other in memory";
                 for (const Visit& of_measure : visit.visits) {
+                    const Needs& needs = plan.input.measures[static_cast<std::size_t>(of_measure.measure)].needs;
+                    EXPECT_TRUE(left.form == needs.form && right.form == needs.form);
                     for (const Unit& unit : of_measure.units) {
                         EXPECT_TRUE(std::binary_search(visit.heads.begin(), visit.heads.end(), unit.first));
                         EXPECT_EQ(unit.of == UnitOf::pair ? unit.second : left.group, right.group);
@@ -293,7 +312,7 @@ void expect_heads_are_at_hand(const Plan& plan) {
 }
 
 void expect_exchange_is_complete(const Plan& plan) {
-    using Block = std::tuple<bool, std::int64_t, std::int64_t>;  // key, head, layer
+    using Block = std::tuple<BlockForm, bool, std::int64_t, std::int64_t>;  // form, key, head, layer
     const std::int64_t ranks = std::ssize(plan.ranks), layers = std::ssize(plan.attention_rows);
     for (std::int64_t pass = 0; pass < plan.passes; ++pass) {
         std::vector<std::vector<Block>> arrived(static_cast<std::size_t>(ranks));
@@ -301,10 +320,10 @@ void expect_exchange_is_complete(const Plan& plan) {
             std::map<std::pair<std::int64_t, std::int64_t>, std::vector<Block>> sent, received;  // (from, to)
             for (std::int64_t r = 0; r < ranks; ++r) {
                 for (const BlockTransfer& b : plan.sends(pass, round, r))
-                    sent[{r, b.peer}].emplace_back(b.key, b.head, b.layer);
+                    sent[{r, b.peer}].emplace_back(b.form, b.key, b.head, b.layer);
                 for (const BlockTransfer& b : plan.receives(pass, round, r)) {
-                    received[{b.peer, r}].emplace_back(b.key, b.head, b.layer);
-                    arrived[static_cast<std::size_t>(r)].emplace_back(b.key, b.head, b.layer);
+                    received[{b.peer, r}].emplace_back(b.form, b.key, b.head, b.layer);
+                    arrived[static_cast<std::size_t>(r)].emplace_back(b.form, b.key, b.head, b.layer);
                 }
             }
             ASSERT_EQ(sent, received) << "pass " << pass << " round " << round;
@@ -314,8 +333,8 @@ void expect_exchange_is_complete(const Plan& plan) {
             std::vector<Block> wanted;
             for (const GroupShare& held : plan.ranks[r].passes[static_cast<std::size_t>(pass)].held) {
                 for (std::int64_t l = 0; l < layers; ++l) {
-                    wanted.emplace_back(true, held.group, l);
-                    for (const std::int64_t head : held.heads) wanted.emplace_back(false, head, l);
+                    wanted.emplace_back(held.form, true, held.group, l);
+                    for (const std::int64_t head : held.heads) wanted.emplace_back(held.form, false, head, l);
                 }
             }
             std::sort(wanted.begin(), wanted.end());

@@ -79,6 +79,15 @@ inline MeasureDemand same_head(const std::vector<std::int64_t>& heads) {
     return demand;
 }
 
+/// The same of folded blocks.
+inline MeasureDemand folded_heads(const std::vector<std::int64_t>& heads) {
+    MeasureDemand demand = same_head(heads);
+    demand.name = "folded";
+    demand.needs.form = BlockForm::folded;
+    for (Unit& unit : demand.owed) unit.measure = "folded";
+    return demand;
+}
+
 /// Every head against every head: units (head, group) from the head's own group upwards.
 inline MeasureDemand all_pairs(const ModelShape& shape) {
     MeasureDemand demand;
@@ -157,6 +166,7 @@ inline MeasureDemand of_globals(const ModelShape& shape) {
 inline PlanInput input_of(ModelShape shape, std::vector<MeasureDemand> measures, std::int64_t ranks) {
     PlanInput in;
     in.block_bytes = shape.head_dim() * shape.hidden * 2;
+    in.folded_block_bytes = 2 * in.block_bytes;
     in.shape = std::move(shape);
     in.measures = std::move(measures);
     in.ranks = ranks;

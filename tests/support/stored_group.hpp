@@ -66,9 +66,10 @@ inline StoredBlock stored(const std::vector<double>& wanted, DType dtype) {
     return block;
 }
 
-/// Blocks of stored elements, packed one after the other in the backend's memory.
+/// Blocks of stored elements, packed one after the other in the backend's memory, each without its exponent.
 inline Buffer packed_blocks(Backend& backend, const HeadBlockFormat& format, DType dtype,
-                            const std::vector<std::vector<std::byte>>& blocks) {
+                            const std::vector<std::vector<std::byte>>& blocks,
+                            const std::vector<std::int32_t>& exponents = {}) {
     Buffer packed = backend.allocate(std::ssize(blocks) * format.bytes);
     std::vector<Buffer> held;
     std::vector<MatrixRef> rows;
@@ -76,7 +77,8 @@ inline Buffer packed_blocks(Backend& backend, const HeadBlockFormat& format, DTy
     for (const auto& bytes : blocks) {
         out.push_back(packed.data() + std::ssize(rows) * format.bytes);
         held.push_back(to_backend(backend, bytes));
-        rows.push_back({held.back().data(), dtype, format.head_dim, format.hidden});
+        const std::int32_t exponent = exponents.empty() ? 0 : exponents[rows.size()];
+        rows.push_back({held.back().data(), dtype, format.head_dim, format.hidden, exponent});
     }
     backend.head_products().pack(rows, format, out);
     backend.queue().wait();

@@ -26,6 +26,8 @@ inline std::string path_name(const ::testing::TestParamInfo<Path>& test) {
     return name;
 }
 
+inline std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+
 class TileDots : public ::testing::TestWithParam<Path> {
 protected:
     void SetUp() override {
@@ -124,6 +126,78 @@ TEST_P(TileDots, of_small_integers_are_exact) {
         engine->head_products().tile_dots(
             {shape.layers, shape.heads, packed.data(), packed.data() + shape.layers * format.bytes}, format, gram);
         EXPECT_EQ(gram, reference::tile_dots(numbers)) << shape;
+    }
+}
+
+// Blocks of integers 1 to 100 times any power of two that the stored type has, with subnormals: every layer's and every
+// head's another one. What was an integer comes back as one, to the bit.
+TEST_P(TileDots, of_weights_far_from_one_are_those_of_ordinary_ones_times_the_powers_of_two) {
+    const DType dtype = GetParam().stored;
+    const int least = dtype == DType::f16 ? -24 : dtype == DType::bf16 ? -133 : dtype == DType::f32 ? -149 : -200;
+    const int most = dtype == DType::f16 ? 9 : dtype == DType::f64 ? 190 : 120;
+    const Shape shape{5, 2, 16, 40};
+    const auto engine = backend(2);
+    const HeadBlockFormat format = engine->head_products().format(dtype, shape.head_dim, shape.hidden);
+    const std::int64_t elements = shape.layers * shape.layers;
+    for (int step = 0; step < 12; ++step) {
+        std::vector<std::vector<std::byte>> plain, scaled;
+        std::vector<std::int32_t> powers, exponents;
+        int next = step;
+        for (std::int64_t b = 0; b < shape.layers * (1 + shape.heads); ++b) {
+            std::vector<double> wanted;
+            for (std::int64_t i = 0; i < shape.head_dim * shape.hidden; ++i)
+                wanted.push_back((next = (next * 37 + 11) % 101) - 50);
+            powers.push_back(least + static_cast<int>((step * 7 + b * 29) % (most - least + 1)));
+            plain.push_back(stored(wanted, dtype).bytes);
+            for (double& value : wanted) value = std::ldexp(value, powers.back());
+            StoredBlock block = stored(wanted, dtype);
+            ASSERT_EQ(block.values, wanted) << "2^" << powers.back() << " is one that " << name_of(dtype) << " has";
+            scaled.push_back(std::move(block.bytes));
+            exponents.push_back(block_exponent(powers.back() + 6));
+        }
+        const auto dots = [&](const Buffer& packed, const std::int32_t* e) {
+            std::vector<double> out(static_cast<std::size_t>(shape.heads * elements));
+            engine->head_products().tile_dots(
+                {shape.layers, shape.heads, packed.data(), packed.data() + shape.layers * format.bytes, e,
+                 e != nullptr ? e + shape.layers : nullptr},
+                format, out);
+            return out;
+        };
+        const auto expected = dots(packed_blocks(*engine, format, dtype, plain), nullptr);
+        const auto found = dots(packed_blocks(*engine, format, dtype, scaled, exponents), exponents.data());
+        for (std::size_t i = 0; i < found.size(); ++i) {
+            const std::size_t h = i / at(elements), l = i / at(shape.layers) % at(shape.layers),
+                              m = i % at(shape.layers);
+            const auto power = [&](std::size_t layer) {
+                return powers[layer] + powers[(1 + h) * at(shape.layers) + layer];
+            };
+            ASSERT_EQ(found[i], std::ldexp(expected[i], power(l) + power(m))) << h << " " << l << " " << m;
+        }
+    }
+}
+
+TEST_P(TileDots, take_folded_blocks_as_the_products_rounded_once) {
+    const DType kept = GetParam().stored;
+    if (kept != DType::f32 && kept != DType::f64) GTEST_SKIP() << "folded blocks are f32 or f64";
+    const auto engine = backend(2);
+    const HeadBlockFormat format = engine->head_products().format(kept, 40, 5);
+    for (const DType dtype : {DType::bf16, DType::f16, DType::f32, kept}) {
+        std::vector<double> wanted, weights;
+        for (int i = 0; i < 200; ++i) wanted.push_back(std::sin(i) * std::pow(2.0, i % 7 - 3));
+        for (int j = 0; j < 5; ++j) weights.push_back(0.3 + std::cos(j));
+        const StoredBlock block = stored(wanted, dtype), columns = stored(weights, dtype);
+        std::vector<double> products;
+        for (std::size_t i = 0; i < 200; ++i) products.push_back(0x1p-40 * block.values[i] * columns.values[i % 5]);
+        const Buffer rows = to_backend(*engine, block.bytes), row = to_backend(*engine, columns.bytes);
+        const Buffer packed = engine->allocate(format.bytes);
+        const MatrixRef source{rows.data(), dtype, 40, 5, 40};
+        std::byte* const out = packed.data();
+        engine->head_products().pack({&source, 1}, format, {&out, 1}, {row.data(), dtype, 1, 5});
+        engine->queue().wait();
+        const Buffer expected = packed_blocks(*engine, format, kept, {stored(products, kept).bytes});
+        EXPECT_EQ(from_backend(*engine, packed.data(), format.bytes),
+                  from_backend(*engine, expected.data(), format.bytes))
+            << name_of(dtype) << " in " << name_of(kept);
     }
 }
 

@@ -163,6 +163,81 @@ TEST_F(Changed, integers_are_no_weights) {
     EXPECT_TRUE(says(error_of([&] { checkpoint.weight(Family::k_proj, 0); }), "k_proj", "dtype I32", "quantised"));
 }
 
+TEST_F(Changed, weights_that_are_integers_name_what_made_them) {
+    config_["quantization_config"] = {{"quant_method", "bitsandbytes"}, {"load_in_4bit", true}};
+    StoredTensor& q = tensor("model.layers.0.self_attn.q_proj.weight");  // as bitsandbytes packs them
+    q = {q.name, "U8", {48 * 48 / 2, 1}, std::string(48 * 48 / 2, 'x')};
+    const Checkpoint checkpoint = opened(write());
+    const std::string message = error_of([&] { checkpoint.weight(Family::q_proj, 0); });
+    EXPECT_TRUE(says(message, "dtype U8")) << message;
+    EXPECT_TRUE(says(message, "quantised with 'bitsandbytes, 4 bits'")) << message;
+    EXPECT_FALSE(says(message, "damaged")) << message;
+}
+
+TEST_F(Changed, a_gptq_model_is_named_as_what_it_is) {
+    config_["quantization_config"] = {{"quant_method", "gptq"}, {"bits", 4}};
+    for (StoredTensor& t : tensors_) {
+        if (t.name.ends_with("_proj.weight")) t.name.replace(t.name.size() - 6, 6, "qweight");
+    }
+    const std::string message = refusal(write());
+    EXPECT_TRUE(says(message, "integers in place of tensor 'model.layers.0.self_attn.q_proj.weight'")) << message;
+    EXPECT_TRUE(says(message, "quantised with 'gptq'")) << message;
+    EXPECT_FALSE(says(message, "--family")) << message;
+}
+
+/// The same numbers under other names.
+class Renamed : public Changed, public ::testing::WithParamInterface<std::pair<const char*, const char*>> {};
+
+TEST_P(Renamed, a_model_is_read_under_every_prefix_that_it_may_be_saved_with) {
+    const auto& [model, head] = GetParam();
+    for (StoredTensor& t : tensors_) t.name = t.name.starts_with("model.") ? model + t.name.substr(6) : head + t.name;
+    const Checkpoint checkpoint = opened(write()), original = opened(golden / "llama-tiny");
+    for (const Family family : {Family::q_proj, Family::down_proj, Family::embed_tokens, Family::final_norm}) {
+        const Weight weight = checkpoint.weight(family, 3), same = original.weight(family, 3);
+        EXPECT_TRUE(weight.tensor.starts_with(model)) << weight.tensor;
+        EXPECT_EQ(test::stored_bytes(checkpoint, weight), test::stored_bytes(original, same));
+    }
+    EXPECT_EQ(checkpoint.has(Family::lm_head, -1), original.has(Family::lm_head, -1));
+}
+
+INSTANTIATE_TEST_SUITE_P(Prefixes, Renamed,
+                         ::testing::Values(std::pair{"", ""}, std::pair{"model.language_model.", ""},
+                                           std::pair{"language_model.model.", "language_model."}));
+
+TEST_F(Changed, the_language_model_of_one_that_also_sees_is_read_by_its_own_section) {
+    const Json language = config_;
+    config_ = {{"model_type", "llava"}, {"text_config", language}, {"vision_config", {{"hidden_size", 7}}}};
+    const Checkpoint checkpoint = opened(write());
+    EXPECT_EQ(checkpoint.family().name, "llama");
+    EXPECT_EQ(checkpoint.config().hidden, language["hidden_size"]);
+    config_["text_config"]["model_type"] = "llava_text";
+    EXPECT_TRUE(says(refusal(write()), "'llava_text' is not known"));
+}
+
+TEST(Checkpoint, a_folder_that_is_no_model_is_named_as_what_it_is) {
+    const struct {
+        std::vector<std::pair<const char*, const char*>> files;
+        std::vector<const char*> mentions;
+    } cases[] = {
+        {{{"adapter_config.json", R"({"base_model_name_or_path": "Org/Base"})"}, {"adapter_model.safetensors", ""}},
+         {"adapter (PEFT)", "'Org/Base'", "merge"}},
+        {{{"adapter_config.json", "{"}}, {"adapter (PEFT)", "merge"}},
+        {{{"m-Q4_K_M.gguf", ""}}, {"'m-Q4_K_M.gguf'", "GGUF files are not read", "original"}},
+        {{{"m-Q4_K_M.gguf", ""}, {"config.json", nullptr}}, {"GGUF files are not read"}},
+        {{{"refs/main", "x"}, {"snapshots/x/config.json", "{}"}}, {"hub cache", "snapshots/x", "ORG/NAME"}},
+    };
+    const std::string config = test::read_file(golden / "llama-tiny" / "config.json");
+    for (const auto& one : cases) {
+        const TemporaryFolder folder;
+        for (const auto& [name, content] : one.files) {
+            fs::create_directories((folder.path() / name).parent_path());
+            test::write_file(folder.path() / name, content == nullptr ? config : content);
+        }
+        const std::string message = refusal(folder.path());
+        for (const char* mention : one.mentions) EXPECT_TRUE(says(message, mention)) << message;
+    }
+}
+
 TEST_F(Changed, more_layers_than_there_are_is_an_error_at_once) {
     config_["num_hidden_layers"] = 2147483648;
     EXPECT_TRUE(says(refusal(write()), "model.layers.5.self_attn.q_proj.weight", "2147483648 layers"));

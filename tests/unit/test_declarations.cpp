@@ -55,6 +55,7 @@ PlanInput planned(
     for (const Measure& measure : chosen) demands.push_back(demand_of(measure, shape, *backend, is_done));
     PlanInput in = input_of(shape, std::move(demands), ranks);
     in.block_bytes = block_format(shape, *backend).bytes;
+    in.folded_block_bytes = block_format(shape, *backend, BlockForm::folded).bytes;
     const Schema schema = schema_of(shape, chosen);
     for (const Variable& variable : schema.variables) {
         in.largest_variable = std::max(in.largest_variable, schema.bytes_of(variable));
@@ -121,10 +122,11 @@ TEST_P(DeclarationsOf, variables_are_in_the_measures_group_on_scales_that_are_de
     const ModelShape shape = shape_of_model(GetParam());
     for (const Measure& measure : all_measures()) {
         const Schema schema = schema_of(shape, {measure});
-        // spectra: of layers, of weights of no layer, of experts
+        // spectra: of layers, of weights of no layer, of experts; gram_folded: on gram's scales, beside it
         const std::set<std::string_view> groups =
-            measure.name == "spectra" ? std::set<std::string_view>{"spectra", "spectra_global", "experts"}
-                                      : std::set<std::string_view>{measure.name};
+            measure.name == "spectra"       ? std::set<std::string_view>{"spectra", "spectra_global", "experts"}
+            : measure.name == "gram_folded" ? std::set<std::string_view>{"gram"}
+                                            : std::set<std::string_view>{measure.name};
         for (const Variable& variable : schema.variables) {
             EXPECT_TRUE(groups.contains(variable.group)) << variable.path();
             EXPECT_GT(schema.bytes_of(variable), 0) << variable.path();  // finds all of its scales

@@ -76,6 +76,30 @@ struct Planted {
     }
 };
 
+// f32 as far as it goes, and f64 to where it is refused.
+TEST(Heads, of_weights_far_from_one_are_those_of_ordinary_ones_times_the_powers_of_two) {
+    Workers workers(1);
+    cpu::CpuDenseBatch dense(workers);
+    const std::int64_t n = 6, hidden = 20;
+    const Rows q = random_rows(n, hidden, 1), k = random_rows(n, hidden, 2);
+    const auto heads_times = [&](int of_q, int of_k) {
+        Rows scaled_q = q, scaled_k = k;
+        for (double& x : scaled_q) x = std::ldexp(x, of_q);
+        for (double& x : scaled_k) x = std::ldexp(x, of_k);
+        MatrixRef q_block = stored(scaled_q, n), k_block = stored(scaled_k, n);
+        q_block.exponent = block_exponent(of_q + 2);  // the largest of 120 normal numbers
+        k_block.exponent = block_exponent(of_k + 2);
+        return heads_of_layer(dense, {0, {&q_block, 1}, {&k_block, 1}}, 4);
+    };
+    const HeadsOfLayer plain = heads_times(0, 0);
+    for (int power = -200; power <= 198; power += 11) {
+        for (const int other : {power, -power, 0}) {
+            SCOPED_TRACE(std::to_string(power) + " " + std::to_string(other));
+            expect_scaled(heads_times(power, other), plain, power + other);
+        }
+    }
+}
+
 TEST(Heads, find_planted_singular_values_and_directions) {
     std::vector<double> s(40);
     for (std::size_t i = 0; i < 40; ++i) s[i] = 8.0 / static_cast<double>(i + 1);

@@ -91,6 +91,28 @@ TEST_F(HubCache, resolves_revisions_with_slashes_tags_with_a_line_end_and_commit
     EXPECT_EQ(resolve_model(id, other_commit).folder, model / "snapshots" / other_commit);
 }
 
+TEST_F(HubCache, resolves_what_people_type_for_an_id) {
+    set("HF_HUB_CACHE", folder_.path());
+    const fs::path model = add_snapshot(folder_.path(), "main");
+    add_snapshot(folder_.path(), "v1.0", other_commit);
+    for (const char* typed : {"Some-Org/A.Model_7B/", "some-org/a.model_7b", "SOME-ORG/A.MODEL_7B//"}) {
+        EXPECT_EQ(resolve_model(typed, "").folder, model / "snapshots" / commit) << typed;
+        EXPECT_EQ(resolve_model(typed, "").name, id) << typed;
+    }
+    EXPECT_EQ(resolve_model(id + "@v1.0", "").folder, model / "snapshots" / other_commit);
+    EXPECT_EQ(resolve_model(id + "/@" + commit, "").revision, commit);
+    EXPECT_TRUE(says(error_of([] { resolve_model(id + "@v1.0", "main"); }, ExitCode::usage), "give one of them"));
+    EXPECT_TRUE(says(refusal(id + "@v2"), "revision 'v2'"));
+}
+
+TEST_F(HubCache, does_not_choose_among_ids_that_differ_in_case_alone) {
+    set("HF_HUB_CACHE", folder_.path());
+    add_snapshot(folder_.path(), "main");
+    fs::create_directories(folder_ / "models--some-org--A.Model_7B");
+    EXPECT_TRUE(says(refusal("SOME-ORG/a.model_7b"), "is not on this machine"));
+    EXPECT_EQ(resolve_model(id, "").name, id);
+}
+
 TEST_F(HubCache, resolves_an_id_without_an_organisation) {
     set("HF_HUB_CACHE", folder_.path());
     fs::create_directories(folder_ / "models--gpt");

@@ -11,6 +11,7 @@
 
 #include "core/error.hpp"
 #include "output/journal.hpp"
+#include "output/journal_queue.hpp"
 
 namespace {
 
@@ -110,6 +111,17 @@ TEST_F(Journal, gives_back_the_units_of_all_ranks_in_order) {
     EXPECT_EQ(contents_.files, 3);
     EXPECT_EQ(contents_.torn_files, 0);
     EXPECT_TRUE(contents_.unreadable.empty());
+}
+
+TEST_F(Journal, has_a_unit_on_disk_before_it_takes_the_next_one) {
+    const Schema declared = schema();
+    geom::JournalQueue queue(folder_, identity, 0, declared);
+    for (std::int64_t layer = 0; layer < 6; ++layer) {
+        queue.add(result_of(layer));
+        EXPECT_GE(std::ssize(read()), layer) << "a kill now loses one unit at most";
+    }
+    queue.flush();
+    EXPECT_EQ(read(), (Layers{0, 1, 2, 3, 4, 5}));
 }
 
 TEST_F(Journal, is_empty_when_there_is_none) {

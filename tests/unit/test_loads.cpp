@@ -108,6 +108,46 @@ TEST(Loads, layers_come_before_experts_and_experts_before_globals) {
     EXPECT_EQ(loads[0].loads.back().of, UnitOf::global);
 }
 
+// 7 experts of 9 MiB are in memory at a time, as in Qwen3-30B-A3B.
+TEST(Loads, experts_of_a_layer_come_as_many_at_a_time_as_64_MiB_hold) {
+    ModelShape shape = model_of({2, 4, 2, 8, 2048, 768});
+    for (std::int64_t l = 0; l < 2; ++l)
+        shape.layers[static_cast<std::size_t>(l)] = layer_of({2, 4, 2, 8, 2048, 768}, l, true, 16);
+    ASSERT_EQ(experts_at_a_time(shape.at(0)), 7);
+    auto demand = of_experts(shape);
+    std::erase(demand.owed, Unit{"experts", UnitOf::expert, 0, 3});
+    std::vector<Rows> seen;
+    const auto loads = loads_for(shape, {demand}, 1);
+    for (const Load& load : loads[0].loads) {
+        ASSERT_EQ(load.visits.size(), 1U);
+        ASSERT_EQ(load.visits[0].units.size(), load.experts.size());
+        for (std::size_t i = 0; i < load.experts.size(); ++i)
+            EXPECT_EQ(load.visits[0].units[i], (Unit{"experts", UnitOf::expert, load.row, load.experts[i]}));
+        EXPECT_EQ(bytes_of(shape, load, {}, {}).memory, std::ssize(load.experts) * 3 * 2048 * 768 * 2);
+        seen.push_back(load.experts);
+    }
+    const std::vector<Rows> wanted{{0, 1, 2, 4, 5, 6, 7}, {8, 9, 10, 11, 12, 13, 14}, {15},
+                                   {0, 1, 2, 3, 4, 5, 6}, {7, 8, 9, 10, 11, 12, 13},  {14, 15}};
+    EXPECT_EQ(seen, wanted) << "of one layer alone, without those that are not owed";
+}
+
+TEST(Loads, one_expert_at_a_time_where_two_are_too_large) {
+    EXPECT_EQ(experts_at_a_time(layer_of({1, 4, 2, 8, 4096, 14336}, 0, true, 8)), 1);
+    EXPECT_EQ(experts_at_a_time(layer_of({1, 4, 2, 8, 16, 32}, 0, true, 8)), 8) << "no more than there are";
+}
+
+TEST(Loads, the_rank_with_a_global_has_fewer_layers) {
+    ModelShape shape = model_of(small);
+    while (shape.rows() < 12) shape.layers.push_back(layer_of(small, shape.rows()));
+    shape.globals.resize(1);
+    auto layers = all_families(shape), globals = of_globals(shape);
+    layers.work = [](const ModelShape&, std::span<const Unit> units) { return Work{0, 1'000'000 * std::ssize(units)}; };
+    globals.work = [](const ModelShape&, std::span<const Unit>) { return Work{0, 16'000'000}; };
+    const auto loads = loads_for(shape, {layers, globals}, 2);  // a layer has four units: 48 + 16 = 32 + 32
+    EXPECT_EQ(rows_of(loads[0].loads), (Rows{0, 1, 2, 3, -1}));
+    EXPECT_EQ(rows_of(loads[1].loads), (Rows{4, 5, 6, 7, 8, 9, 10, 11}));
+}
+
 TEST(Loads, a_global_comes_in_strips_that_cover_it_once_on_one_rank) {
     ModelShape shape = model_of(small);
     shape.globals = {{WeightFamily::embed_tokens, -1, 151936, 5120, DType::bf16},

@@ -13,9 +13,13 @@ namespace {
 
 using Bytes = std::vector<std::vector<std::int64_t>>;
 
+std::vector<std::int64_t> nothing(std::int64_t ranks) {
+    return std::vector<std::int64_t>(static_cast<std::size_t>(ranks), 0);
+}
+
 // Every part once, whole rows in contiguous runs where there are enough of them; a divided row on neighbouring ranks.
 void expect_parts_are_owned_once(const Bytes& bytes, std::int64_t ranks, bool divide) {
-    const auto owned = assign_parts(bytes, ranks, divide);
+    const auto owned = assign_parts(bytes, nothing(ranks), divide);
     ASSERT_EQ(std::ssize(owned), ranks);
     std::vector<std::pair<std::int64_t, std::int64_t>> all, wanted;
     std::map<std::int64_t, std::set<std::size_t>> ranks_of_row;
@@ -61,7 +65,7 @@ TEST(Ownership, layers_of_unequal_bytes_are_dealt_out_as_well_as_contiguous_runs
     const std::size_t layers = sizes.size();
     for (std::size_t ranks = 1; ranks <= layers; ++ranks) {
         std::int64_t largest = 0;
-        for (const auto& parts : assign_parts(bytes, static_cast<std::int64_t>(ranks), true)) {
+        for (const auto& parts : assign_parts(bytes, nothing(static_cast<std::int64_t>(ranks)), true)) {
             EXPECT_FALSE(parts.empty());
             std::int64_t sum = 0;
             for (const PartOf& part : parts) sum += sizes[static_cast<std::size_t>(part.row)];
@@ -84,33 +88,48 @@ TEST(Ownership, layers_of_unequal_bytes_are_dealt_out_as_well_as_contiguous_runs
     }
 }
 
+std::vector<std::int64_t> lengths(const std::vector<std::vector<PartOf>>& owned) {
+    std::vector<std::int64_t> lengths;
+    for (const auto& parts : owned) lengths.push_back(std::ssize(parts));
+    return lengths;
+}
+
+TEST(Ownership, who_has_something_to_do_already_gets_fewer_layers) {
+    const Bytes layers(28, {10});
+    EXPECT_EQ(lengths(assign_parts(layers, {60, 0}, true)), (std::vector<std::int64_t>{11, 17}));
+    EXPECT_EQ(lengths(assign_parts(layers, {0, 60}, true)), (std::vector<std::int64_t>{17, 11}));
+    EXPECT_EQ(lengths(assign_parts(Bytes(4, {3}), {6, 0}, true)), (std::vector<std::int64_t>{1, 3}));
+    EXPECT_EQ(lengths(assign_parts(layers, {1000, 0, 0, 0}, true)), (std::vector<std::int64_t>{1, 9, 9, 9}))
+        << "every rank has a layer, and what is too much for one does not make the others unequal";
+}
+
 TEST(Ownership, three_layers_of_equal_parts_go_to_three_three_and_two_of_eight_ranks) {
     std::map<std::int64_t, int> ranks_of_layer;
-    for (const auto& parts : assign_parts(Bytes(3, {1, 1, 1, 1}), 8, true)) {
+    for (const auto& parts : assign_parts(Bytes(3, {1, 1, 1, 1}), nothing(8), true)) {
         if (!parts.empty()) ++ranks_of_layer[parts.front().row];
     }
     EXPECT_EQ(ranks_of_layer, (std::map<std::int64_t, int>{{0, 3}, {1, 3}, {2, 2}}));
 }
 
 TEST(Ownership, ranks_beyond_the_parts_of_layers_load_nothing) {
-    const auto owned = assign_parts(Bytes(2, {4, 1, 1, 1}), 100, true);
+    const auto owned = assign_parts(Bytes(2, {4, 1, 1, 1}), nothing(100), true);
     EXPECT_EQ(std::count_if(owned.begin(), owned.end(), [](const auto& parts) { return !parts.empty(); }), 8);
-    const auto whole = assign_parts(Bytes(2, {4, 1, 1, 1}), 100, false);
+    const auto whole = assign_parts(Bytes(2, {4, 1, 1, 1}), nothing(100), false);
     EXPECT_EQ(std::count_if(whole.begin(), whole.end(), [](const auto& parts) { return !parts.empty(); }), 2);
 }
 
 TEST(Ownership, layers_of_which_nothing_is_wanted_are_nobodys) {
     for (const std::int64_t ranks : {1, 2, 3, 5, 8}) {
         std::vector<std::pair<std::int64_t, std::int64_t>> all;
-        for (const auto& parts : assign_parts({{}, {5, 5}, {}, {}, {2}}, ranks, true)) {
+        for (const auto& parts : assign_parts({{}, {5, 5}, {}, {}, {2}}, nothing(ranks), true)) {
             for (const PartOf& part : parts) all.emplace_back(part.row, part.part);
         }
         EXPECT_EQ(all, (std::vector<std::pair<std::int64_t, std::int64_t>>{{1, 0}, {1, 1}, {4, 0}})) << ranks;
     }
-    EXPECT_EQ(assign_parts({}, 3, true), std::vector<std::vector<PartOf>>(3));
+    EXPECT_EQ(assign_parts({}, nothing(3), true), std::vector<std::vector<PartOf>>(3));
 }
 
-TEST(Ownership, what_is_left_goes_to_the_rank_with_the_fewest_bytes) {
+TEST(Ownership, what_is_left_goes_to_the_rank_with_the_least_to_do) {
     EXPECT_EQ(assign_rest({10, 4, 4}, {5, 0, 3}), (std::vector<std::int64_t>{1, 2, 0}));
     EXPECT_EQ(assign_rest({1, 1, 1}, {0, 0}), (std::vector<std::int64_t>{0, 1, 0})) << "the lowest of equals";
 }

@@ -113,6 +113,39 @@ TEST_P(SmallShapes, are_planned_soundly_with_a_measure_of_every_kind) {
     expect_sound_under_any_budget(in);
 }
 
+// With an input norm in all layers but the last; alone, beside stored blocks, and beside all else.
+TEST_P(SmallShapes, are_planned_soundly_with_folded_blocks) {
+    const auto& [sizes, ranks] = GetParam();
+    ModelShape shape = model_of(sizes);
+    for (LayerShape& layer : shape.layers) {
+        const WeightShape norm{WeightFamily::input_ln, -1, 1, sizes.hidden, DType::bf16};
+        if (layer.number + 1 < sizes.layers) layer.weights.push_back(norm);
+    }
+    const auto heads = heads_of(shape);
+    for (std::vector<MeasureDemand> measures :
+         {std::vector<MeasureDemand>{folded_heads(heads)},
+          {folded_heads({heads.back()}), same_head(heads)},
+          {same_head(heads), folded_heads(heads), all_families(shape), steps(shape), walk(shape), all_pairs(shape)}}) {
+        for (MeasureDemand& measure : measures) measure.memory = {};
+        PlanInput in = input_of(shape, std::move(measures), ranks);
+        in.process_bytes = 0;
+        expect_sound_under_any_budget(in);
+    }
+}
+
+TEST(Plan, folded_blocks_take_memory_of_their_own_and_every_rank_gets_some_of_both_forms) {
+    const ModelShape shape = model_of({5, 12, 3, 8, 40, 64});
+    const auto heads = heads_of(shape);
+    const Plan plain = make_plan(input_of(shape, {same_head(heads)}, 3));
+    const Plan both = make_plan(input_of(shape, {same_head(heads), folded_heads(heads)}, 3));
+    for (std::size_t r = 0; r < 3; ++r) {
+        EXPECT_EQ(both.ranks[r].memory.blocks, 3 * plain.ranks[r].memory.blocks) << "elements of twice the bytes";
+        EXPECT_EQ(both.ranks[r].passes[0].held.size(), 2U);
+        EXPECT_EQ(both.ranks[r].units, (std::vector<std::int64_t>{4, 4}));
+    }
+    EXPECT_EQ(both.bytes_read(), plain.bytes_read()) << "both forms are made from what is read once";
+}
+
 INSTANTIATE_TEST_SUITE_P(Plan, SmallShapes,
                          ::testing::Combine(::testing::Values(Sizes{5, 12, 3, 8, 40, 64},  // three groups of four
                                                               Sizes{3, 6, 1, 8, 16, 64},   // one key head

@@ -217,6 +217,27 @@ INSTANTIATE_TEST_SUITE_P(Reader, ReaderOfWide, ::testing::ValuesIn(wide),
 INSTANTIATE_TEST_SUITE_P(Reader, ReaderOf, ::testing::ValuesIn(floating),
                          [](const auto& test) { return std::string(name_of(test.param)); });
 
+TEST(Reader, knows_the_exponent_of_each_row) {
+    const auto exponent_of_bits = [](DType dtype, std::vector<std::uint64_t> bits) {
+        std::string data;
+        for (const std::uint64_t number : bits)
+            data.append(reinterpret_cast<const char*>(&number), static_cast<std::size_t>(size_of(dtype)));
+        return exponent_of(dtype, reinterpret_cast<const std::byte*>(data.data()), std::ssize(bits));
+    };
+    EXPECT_EQ(exponent_of_bits(DType::f32, {0x3f800000, 0xc0400000, 0}), 2) << "1, -3, 0";
+    EXPECT_EQ(exponent_of_bits(DType::f32, {0x3f7fffff}), 0) << "just below 1";
+    EXPECT_EQ(exponent_of_bits(DType::f32, {1}), -148) << "2^-149, subnormal";
+    EXPECT_EQ(exponent_of_bits(DType::bf16, {0x8001, 0x0000}), -132) << "-2^-133, subnormal";
+    EXPECT_EQ(exponent_of_bits(DType::bf16, {0x7f7f}), 128);
+    EXPECT_EQ(exponent_of_bits(DType::f16, {0x0001, 0x8003}), -22) << "3 2^-24, subnormal";
+    EXPECT_EQ(exponent_of_bits(DType::f64, {0x3ff0000000000000, 0x8010000000000000}), 1);
+    EXPECT_EQ(exponent_of_bits(DType::f64, {0x8000000000000001}), -1073);
+    for (const DType dtype : {DType::bf16, DType::f16, DType::f32, DType::f64}) {
+        EXPECT_EQ(exponent_of_bits(dtype, {0, 0}), exponent_of_zero);
+        EXPECT_GT(exponent_of_bits(dtype, {0, ~std::uint64_t{0}}), 1024) << "NaN";
+    }
+}
+
 TEST(Reader, widens_f8_by_the_scale_of_its_block) {
     for (const DType dtype : {DType::f8_e4m3, DType::f8_e5m2}) {
         for (const auto& [block_rows, block_cols] : {std::pair{1, 1}, {4, 3}, {7, 16}, {128, 128}}) {

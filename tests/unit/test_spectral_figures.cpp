@@ -58,6 +58,8 @@ TEST(SpectralFigures, are_those_of_a_spectrum_done_by_hand) {
     EXPECT_EQ(found.at("n90"), 3);
     EXPECT_EQ(found.at("n95"), 3);
     EXPECT_EQ(found.at("n99"), 4);
+    EXPECT_EQ(found.at("rows"), 4);
+    EXPECT_EQ(found.at("cols"), 9);
     const double entropy = -(4.0 / 9 * std::log(4.0 / 9) + 4.0 / 9 * std::log(2.0 / 9) + 1.0 / 9 * std::log(1.0 / 9));
     EXPECT_NEAR(found.at("eff_rank"), std::exp(entropy), 1e-14);
     EXPECT_TRUE(std::isnan(found.at("alpha"))) << "four values are too few";

@@ -117,6 +117,8 @@ TEST(Tables, wrap_their_notes_between_words) {
 TEST(Tables, as_markdown_escape_what_markdown_would_read) {
     const Table table{"t", "a_b *c*", "x < y | z", {{"a|b", "", Align::left}, {"p_0.01"}}, {{"one\ntwo `c` \\", {}}}};
     EXPECT_EQ(as_markdown({{{"model", "org/m_1"}}, {table}}),
+              "# org/m\\_1\n"
+              "\n"
               "- model: org/m\\_1\n"
               "\n"
               "## a\\_b \\*c\\*\n"

@@ -350,10 +350,12 @@ TEST(TransformerChecks, operands_that_do_not_fit_reach_no_body) {
     EXPECT_THROW(verbs.gate(x, longer), Error);
     const HeadTurn turn{memory.data(), 16, 0, 4, nullptr, 0};
     EXPECT_THROW(verbs.rotate(narrow, turn), Error) << "not whole heads";
-    EXPECT_THROW(verbs.rotate(x, {memory.data(), 16, 15, 4, nullptr, 0}), Error) << "beyond the table";
+    EXPECT_THROW(verbs.rotate(x, {memory.data(), 16, 16, 4, nullptr, 0}), Error) << "beyond the table";
+    EXPECT_THROW(verbs.rotate(x, {memory.data(), 16, 8, 4, nullptr, 0}), Error) << "between two steps";
     const KeysAndValues cache{memory.data(), 16, 1, 4};
     EXPECT_THROW(verbs.append(x, longer, 0, cache), Error);
-    EXPECT_THROW(verbs.append(x, x, 15, cache), Error) << "beyond the cache";
+    EXPECT_THROW(verbs.append(x, x, 16, cache), Error) << "beyond the cache";
+    EXPECT_THROW(verbs.append(x, x, 8, cache), Error) << "between two steps";
     EXPECT_THROW(verbs.attend(narrow, cache, 0, narrow), Error);
     const std::int32_t beyond[] = {0, 2};
     EXPECT_THROW(verbs.gather(x, beyond, {memory.data(), 2, 4}), Error);

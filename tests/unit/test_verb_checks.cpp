@@ -20,7 +20,10 @@ private:
     HeadBlockFormat do_format(DType dtype, std::int64_t head_dim, std::int64_t hidden) const override {
         return {head_dim, hidden, dtype == DType::f16 ? DType::f32 : dtype, head_dim * hidden * 8, "counting"};
     }
-    void do_pack(std::span<const MatrixRef>, const HeadBlockFormat&, std::span<std::byte* const>) override { ++calls; }
+    void do_pack(std::span<const MatrixRef>, const HeadBlockFormat&, std::span<std::byte* const>,
+                 const MatrixRef&) override {
+        ++calls;
+    }
     void do_tile_dots(const KvGroupBlocks&, const HeadBlockFormat&, std::span<double>) override { ++calls; }
     void do_cross_dots(const KvGroupBlocks&, const KvGroupBlocks&, const HeadBlockFormat&, std::span<double>) override {
         ++calls;

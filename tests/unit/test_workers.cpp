@@ -156,6 +156,26 @@ TEST_P(WorkersOf, that_are_abandoned_leave_out_what_has_not_begun) {
     EXPECT_EQ(after, 10);
 }
 
+TEST(Workers, make_progress_inside_one_call_that_computes_and_none_while_it_waits) {
+    Workers workers(2);
+    std::atomic<bool> compute{false}, end{false};
+    workers.start(1, [&](std::int64_t, int) {
+        while (!compute) std::this_thread::sleep_for(Milliseconds(50));
+        while (!end) continue;
+    });
+    std::this_thread::sleep_for(Milliseconds(20));
+    const std::int64_t waiting = workers.progress();
+    std::this_thread::sleep_for(Milliseconds(300));
+    EXPECT_LE(workers.progress(), waiting + 1) << "waking up takes next to nothing";
+    compute = true;
+    const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+    while (workers.progress() < waiting + 100 && std::chrono::steady_clock::now() < give_up)
+        std::this_thread::sleep_for(Milliseconds(10));
+    EXPECT_GE(workers.progress(), waiting + 100);
+    end = true;
+    workers.finish();
+}
+
 INSTANTIATE_TEST_SUITE_P(Workers, WorkersOf, ::testing::Values(1, 2, 3, 8),
                          [](const auto& test) { return std::to_string(test.param) + "_threads"; });
 

@@ -1,9 +1,13 @@
-// Processors other than x86-64.
+// Processors other than x86-64 and aarch64.
 #include "kernels/cpu/isa.hpp"
 
 namespace geom {
 
-Isa processor_isa() { return Isa::portable; }
+std::span<const Isa> processor_isas() {
+    static constexpr Isa isas[] = {Isa::portable};
+    return isas;
+}
+
 std::string processor_name() { return {}; }
 
 }  // namespace geom

@@ -1,4 +1,4 @@
-// Stands in on processors other than x86-64: products there are OpenBLAS's.
+// Stands in on processors other than x86-64 and aarch64: products there are OpenBLAS's.
 #include "kernels/cpu/panels.hpp"
 
 namespace geom::panels {

@@ -36,14 +36,15 @@ void tile_product(const double* left, const double* right, std::int64_t width, d
 /// Where a tile lies in the Gram matrix, and where its rows and columns end.
 struct Place {
     std::int64_t row, col, row_end, col_end;
+    bool lower;
 };
 
-/// Those numbers of a tile that lie on or below the diagonal.
+/// The numbers of a tile, or those that lie on or below the diagonal.
 void add_tile(const double* c, const Place& place, std::int64_t n, bool first, double* gram) {
     for (std::int64_t j = place.col; j < place.col_end; ++j) {
         const double* from = c + (j - place.col) * slab_rows - place.row;
         double* to = gram + j * n;
-        for (std::int64_t i = place.row < j ? j : place.row; i < place.row_end; ++i)
+        for (std::int64_t i = place.lower && place.row < j ? j : place.row; i < place.row_end; ++i)
             to[i] = first ? from[i] : to[i] + from[i];
     }
 }
@@ -66,7 +67,7 @@ void pack_slabs(const Panel& panel, double* packed) {
 
 void add_packed_product(const PackedPair& pair, std::int64_t n, bool first, double* gram) {
     alignas(64) double c[slab_rows * right_columns];
-    const bool diagonal = pair.rows.begin == pair.cols.begin;
+    const bool diagonal = pair.lower && pair.rows.begin == pair.cols.begin;
     for (std::int64_t col = pair.cols.begin; col < pair.cols.end; col += slab_rows) {
         const double* right = pair.right + (col - pair.cols.begin) * pair.width;
         for (std::int64_t row = diagonal ? col : pair.rows.begin; row < pair.rows.end; row += slab_rows) {
@@ -74,7 +75,8 @@ void add_packed_product(const PackedPair& pair, std::int64_t n, bool first, doub
             for (std::int64_t j = col; j < smaller(col + slab_rows, pair.cols.end); j += right_columns) {
                 tile_product(left, right + (j - col), pair.width, c);
                 add_tile(c,
-                         {row, j, smaller(row + slab_rows, pair.rows.end), smaller(j + right_columns, pair.cols.end)},
+                         {row, j, smaller(row + slab_rows, pair.rows.end), smaller(j + right_columns, pair.cols.end),
+                          pair.lower},
                          n, first, gram);
             }
         }

@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cstring>
+#include <vector>
 
 namespace geom {
 
@@ -33,14 +34,20 @@ bool have_amx_bf16() {
 
 }  // namespace
 
-Isa processor_isa() {
-    static const Isa isa = [] {
-        if (!have_avx2()) return Isa::portable;
-        if (!have_avx512()) return Isa::avx2;
-        if (__builtin_cpu_supports("avx512bf16") == 0) return Isa::avx512;
-        return have_amx_bf16() ? Isa::amx_bf16 : Isa::avx512_bf16;
+std::span<const Isa> processor_isas() {
+    static const std::vector<Isa> isas = [] {
+        std::vector<Isa> all = {Isa::portable};
+        const auto add = [&](Isa isa, bool present) {
+            present ? all.push_back(isa) : void();
+            return present;
+        };
+        if (add(Isa::avx2, have_avx2()) && add(Isa::avx512, have_avx512()) &&
+            add(Isa::avx512_bf16, __builtin_cpu_supports("avx512bf16") != 0)) {
+            add(Isa::amx_bf16, have_amx_bf16());
+        }
+        return all;
     }();
-    return isa;
+    return isas;
 }
 
 std::string processor_name() {

@@ -1,6 +1,6 @@
 #include "kernels/cpu/panels.hpp"
 
-#include "kernels/cpu/x86/panel_kernels.hpp"
+#include "kernels/cpu/panel_kernels.hpp"
 
 namespace geom::panels {
 

@@ -1,8 +1,8 @@
 // f32 products with AVX2 and FMA; blocks of bf16 are widened.
 #include <immintrin.h>
 
-#include "kernels/cpu/x86/panel_kernels.hpp"
-#include "kernels/cpu/x86/panel_product.hpp"
+#include "kernels/cpu/panel_kernels.hpp"
+#include "kernels/cpu/panel_product.hpp"
 
 namespace geom::panels {
 

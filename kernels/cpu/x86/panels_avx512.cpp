@@ -1,7 +1,7 @@
 // f32 products with AVX-512; blocks of bf16 are widened.
+#include "kernels/cpu/panel_kernels.hpp"
+#include "kernels/cpu/panel_product.hpp"
 #include "kernels/cpu/x86/avx512_vector.hpp"
-#include "kernels/cpu/x86/panel_kernels.hpp"
-#include "kernels/cpu/x86/panel_product.hpp"
 
 namespace geom::panels {
 

@@ -1,8 +1,8 @@
 // Products of bf16 as stored, with AVX512-BF16. vdpbf16ps is two fused multiply-adds of f32, rounded to nearest, which
 // take a bf16 below 2^-126 for zero and make one of a sum below it, whatever the thread's modes are.
+#include "kernels/cpu/panel_kernels.hpp"
+#include "kernels/cpu/panel_product.hpp"
 #include "kernels/cpu/x86/avx512_vector.hpp"
-#include "kernels/cpu/x86/panel_kernels.hpp"
-#include "kernels/cpu/x86/panel_product.hpp"
 
 namespace geom::panels {
 

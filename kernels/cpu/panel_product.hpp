@@ -8,6 +8,7 @@
 //                          registers   loads : products   at two of either a cycle
 //   AVX-512   8 x 3 of 16    24 + 4         12 : 24        bound by products
 //   AVX2      4 x 3 of  8    12 + 4          8 : 12        bound by products
+//   NEON      8 x 3 of  4    24 + 4         12 : 24        (of 32 registers)
 //
 // B's vectors of a run (bf16, AVX-512: 48 columns of C x 256 units = 48 KiB) are used for all rows of A, which come
 // from the second cache level at 32 bytes for 24 products, and the first time from farther away: the panel after the

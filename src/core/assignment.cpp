@@ -1,4 +1,4 @@
-#include "derivations/assignment.hpp"
+#include "core/assignment.hpp"
 
 #include <fmt/format.h>
 

@@ -1,4 +1,4 @@
-// Random numbers of the null models: the same on every machine that has the same std::log and std::cos.
+// Random numbers: the same on every machine that has the same std::log and std::cos.
 #pragma once
 
 #include <array>
