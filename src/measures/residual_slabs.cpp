@@ -181,7 +181,9 @@ std::int64_t step_components(const ModelShape& shape) {
     return std::min(shape.settings.residual.counted(), shape.hidden);
 }
 
-std::int64_t step_directions(const ModelShape& shape) { return std::min(shape.settings.top_k, step_components(shape)); }
+std::int64_t step_directions(const ModelShape& shape) {
+    return std::min(std::max<std::int64_t>(1, shape.settings.top_k), step_components(shape));
+}
 
 bool predicts_next(const ModelShape& shape) {
     const ResidualSettings& settings = shape.settings.residual;

@@ -11,7 +11,8 @@
 
 namespace geom {
 
-/// Singular values, and directions that are kept, of a layer's step. At least one token is counted.
+/// Singular values, and directions that are kept (one at least: phases go by it), of a layer's step. At least one token
+/// is counted.
 std::int64_t step_components(const ModelShape& shape);
 std::int64_t step_directions(const ModelShape& shape);
 

@@ -141,6 +141,13 @@ def test_the_first_token_counts_when_it_is_kept(runs, inputs):
     np.testing.assert_allclose(kept["residual/frob"], np.sqrt((steps**2).sum(axis=(1, 2))), rtol=1e-12)
 
 
+def test_without_directions_of_heads_a_step_keeps_its_first_one(runs, inputs):
+    arguments = ["-m", "heads,residual", "--hidden-states", inputs("llama-tiny")[0]]
+    few, all_of_them = runs(golden("llama-tiny"), *arguments, "--top-k", 0), runs(golden("llama-tiny"), *arguments)
+    assert few["residual/top_dirs"].shape[1] == 1 and "heads/right_dirs" not in few.datasets()
+    np.testing.assert_allclose(few["residual/top1_cos"], all_of_them["residual/top1_cos"], rtol=1e-12)
+
+
 def test_phases_of_a_file_take_the_place_of_the_default_ones(runs, inputs, tmp_path):
     file = tmp_path / "phases"
     file.write_text("# mine\nearly 0:2\n\nlate 2:5  # all others\n")
