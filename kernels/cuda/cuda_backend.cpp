@@ -20,7 +20,7 @@ public:
           device_(gpu, workers_),
           queue_(device_),
           dense_(device_, workers_),
-          matrices_(queue_, workers_),
+          matrices_(device_, workers_),
           head_products_(device_) {
         cudaDeviceProp properties{};
         cuda::check_cuda(cudaGetDeviceProperties(&properties, gpu), "cudaGetDeviceProperties");
@@ -50,7 +50,7 @@ private:
     cuda::Device device_;
     cuda::DeviceQueue queue_;
     cuda::CudaDenseBatch dense_;
-    cuda::HostMatrices matrices_;
+    cuda::CudaMatrices matrices_;
     cuda::CudaHeadProducts head_products_;
     std::string name_;
 };

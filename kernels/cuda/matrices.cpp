@@ -33,30 +33,47 @@ private:
 
 }  // namespace
 
-MatricesScratch HostMatrices::scratch(std::span<const MatrixSize> sizes) const {
+CudaMatrices::CudaMatrices(Device& device, Workers& workers)
+    : device_(device), queue_(device), host_(workers, usable_isa()), gram_spectra_(device, workers) {}
+
+Buffer CudaMatrices::allocate(std::int64_t bytes) {
+    device_.use();
+    return device_.allocate(bytes);
+}
+
+MatricesScratch CudaMatrices::scratch(std::span<const MatrixSize> sizes) const {
     std::int64_t host = host_.scratch(sizes).backend;
     for (const MatrixSize& size : sizes) host += size.rows * size.cols * widest_element;
-    return {0, host};
+    return {0, host, gram_spectra_.bytes(sizes)};
 }
 
-MatricesScratch HostMatrices::strip_scratch(const MatrixSize& strip) const {
-    return {0, host_.strip_scratch(strip).backend + strip.rows * strip.cols * widest_element};
+MatricesScratch CudaMatrices::strip_scratch(const MatrixSize& strip) const {
+    return {8 * strip.cols * strip.cols, 0, gram_spectra_.strip_bytes(strip.cols)};
 }
 
-std::vector<SingularValues> HostMatrices::do_gram_singular_values(std::span<const MatrixRef> matrices) {
-    return host_.gram_singular_values(OnHost(matrices, queue_).refs());
+std::vector<SingularValues> CudaMatrices::do_gram_singular_values(std::span<const MatrixRef> matrices) {
+    std::vector<std::optional<SingularValues>> found = gram_spectra_.of(matrices);
+    std::vector<MatrixRef> beyond_range;
+    for (std::size_t i = 0; i < found.size(); ++i) {
+        if (!found[i]) beyond_range.push_back(matrices[i]);
+    }
+    std::vector<SingularValues> out, direct = do_direct_singular_values(beyond_range);
+    auto next = direct.begin();
+    for (std::optional<SingularValues>& each : found) out.push_back(std::move(each ? *each : *next++));
+    return out;
 }
 
-std::vector<SingularValues> HostMatrices::do_direct_singular_values(std::span<const MatrixRef> matrices) {
+std::vector<SingularValues> CudaMatrices::do_direct_singular_values(std::span<const MatrixRef> matrices) {
+    if (matrices.empty()) return {};
     return host_.direct_singular_values(OnHost(matrices, queue_).refs());
 }
 
-void HostMatrices::do_add_gram(const MatrixRef& strip, bool first, double* gram) {
-    host_.add_gram(OnHost({&strip, 1}, queue_).refs()[0], first, gram);
+void CudaMatrices::do_add_gram(const MatrixRef& strip, bool first, double* gram) {
+    gram_spectra_.add_strip(strip, first, gram);
 }
 
-SingularValues HostMatrices::do_singular_values_of_gram(double* gram, const MatrixSize& size) {
-    return host_.singular_values_of_gram(gram, size);
+SingularValues CudaMatrices::do_singular_values_of_gram(double* gram, const MatrixSize& size) {
+    return gram_spectra_.of_sum(gram, size);
 }
 
 }  // namespace geom::cuda
