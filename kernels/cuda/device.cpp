@@ -116,6 +116,7 @@ void Device::wait() {
 }
 
 void DeviceQueue::copy(std::byte* to, const std::byte* from, std::int64_t bytes) {
+    if (bytes == 0) return;  // of memory that is not there
     check_cuda(cudaMemcpyAsync(to, from, static_cast<std::size_t>(bytes), cudaMemcpyDefault, device_.stream()),
                "cudaMemcpyAsync");
 }

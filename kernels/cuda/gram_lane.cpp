@@ -110,6 +110,10 @@ std::int64_t GramLane::bytes(const Device& device, const EigenCall& call) {
     return 8 * doubles;
 }
 
+std::int64_t GramLane::landing_bytes(const EigenCall& call) {
+    return 8 * (call.count * call.n + doubles_for<int>(call.count));
+}
+
 void GramLane::begin(cudaEvent_t ready, const EigenCall& call, double* memory) {
     device_.use();
     call_ = call;
@@ -120,10 +124,8 @@ void GramLane::begin(cudaEvent_t ready, const EigenCall& call, double* memory) {
     numbers_ = take(2);
     infos_ = reinterpret_cast<int*>(take(3));
     solver_ = take(4);
-    const std::int64_t landing = 8 * (sizes[2] + sizes[3]);
-    if (landing > landing_.size()) {
-        landing_ = {};
-        landing_ = device_.allocate_pinned(landing);
+    if (landing_bytes(call) > landing_.size()) {
+        throw Error(ExitCode::internal, "a lane without memory for its results");
     }
     check_cuda(cudaStreamWaitEvent(stream_.get(), ready), "cudaStreamWaitEvent");
 }

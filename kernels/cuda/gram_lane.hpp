@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "core/buffer.hpp"
@@ -33,6 +34,11 @@ public:
     /// cuSOLVER's workspace.
     static std::array<std::int64_t, 5> pieces(const Device& device, const EigenCall& call);
     static std::int64_t bytes(const Device& device, const EigenCall& call);
+
+    /// Of pinned memory, for results; begin() throws Error(internal) where it is too little for the call.
+    static std::int64_t landing_bytes(const EigenCall& call);
+    std::int64_t landing() const noexcept { return landing_.size(); }
+    void set_landing(Buffer pinned) { landing_ = std::move(pinned); }
 
     /// From now on: what is issued comes after `ready`, for `call`, in bytes(call) of device memory at `memory`.
     void begin(cudaEvent_t ready, const EigenCall& call, double* memory);

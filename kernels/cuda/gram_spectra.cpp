@@ -46,34 +46,44 @@ std::int64_t GramSpectra::most_lanes() const { return std::min<std::int64_t>(lan
 GramSpectra::LanePlan GramSpectra::plan_for(std::span<const Job> jobs) const {
     device_.use();
     LanePlan plan;
-    for (const Job& job : jobs) plan.bytes = std::max(plan.bytes, GramLane::bytes(device_, job.call));
+    for (const Job& job : jobs) {
+        plan.bytes = std::max(plan.bytes, GramLane::bytes(device_, job.call));
+        plan.landing = std::max(plan.landing, GramLane::landing_bytes(job.call));
+    }
     const std::int64_t fit =
         std::clamp<std::int64_t>(bytes_in_lanes / std::max<std::int64_t>(1, plan.bytes), 1, most_lanes());
     plan.lanes = std::min<std::int64_t>(fit, std::ssize(jobs));
     return plan;
 }
 
-std::int64_t GramSpectra::bytes(std::span<const MatrixSize> sizes) const {
-    const LanePlan plan = plan_for(jobs_for(sizes));
+GramSpectra::LanePlan GramSpectra::plan_for_strips(std::int64_t n) const {
+    const Job job{{n, 1}, {}};
+    return plan_for({&job, 1});
+}
+
+std::int64_t GramSpectra::bytes(const LanePlan& plan) const {
     return most_lanes() * Device::cublas_workspace + plan.lanes * plan.bytes;
 }
 
-std::int64_t GramSpectra::strip_bytes(std::int64_t n) const {
-    device_.use();
-    return most_lanes() * Device::cublas_workspace + GramLane::bytes(device_, {n, 1});
-}
+std::int64_t GramSpectra::bytes(std::span<const MatrixSize> sizes) const { return bytes(plan_for(jobs_for(sizes))); }
+
+std::int64_t GramSpectra::strip_bytes(std::int64_t n) const { return bytes(plan_for_strips(n)); }
 
 std::int64_t GramSpectra::held_bytes() const noexcept {
     return std::ssize(lanes_) * Device::cublas_workspace + memory_.size();
 }
 
-void GramSpectra::reserve(std::int64_t bytes) {
+void GramSpectra::reserve(const LanePlan& plan) {
     device_.use();
     if (lanes_.empty()) {
         lanes_.reserve(at(most_lanes()));
         for (std::int64_t i = 0; i < most_lanes(); ++i)
             lanes_.emplace_back(device_, device_.allocate(Device::cublas_workspace));
     }
+    for (GramLane& lane : lanes_) {
+        if (plan.landing > lane.landing()) lane.set_landing(device_.allocate_pinned(plan.landing));
+    }
+    const std::int64_t bytes = plan.lanes * plan.bytes;
     if (bytes <= memory_.size()) return;
     device_.wait();
     memory_ = {};  // first, so that both are never held
@@ -85,8 +95,8 @@ void GramSpectra::record_ready() { check_cuda(cudaEventRecord(ready_.get(), devi
 void GramSpectra::run(GramLane& lane, const Job& job, std::span<const MatrixRef> matrices,
                       std::span<std::optional<SingularValues>> out) {
     const std::int64_t used = std::ssize(job.which), n = job.call.n;
-    for (std::int64_t slot = 0; slot < job.call.count; ++slot)
-        slot < used ? lane.gram_of(matrices[job.which[at(slot)]], slot) : lane.clear(slot);
+    for (std::int64_t slot = 0; slot < used; ++slot) lane.gram_of(matrices[job.which[at(slot)]], slot);
+    for (std::int64_t slot = used; slot < job.call.count; ++slot) lane.clear(slot);
     std::vector<double> traces = lane.traces(lane.squares(), used);
     std::vector<std::int64_t> good;
     for (std::int64_t slot = 0; slot < used; ++slot) {
@@ -113,7 +123,7 @@ std::vector<std::optional<SingularValues>> GramSpectra::of(std::span<const Matri
     const std::vector<Job> jobs = jobs_for(sizes);
     const LanePlan plan = plan_for(jobs);
     if (jobs.empty()) return out;
-    reserve(plan.lanes * plan.bytes);
+    reserve(plan);
     record_ready();
     std::atomic<std::size_t> next{0};
     workers_.for_each(plan.lanes, [&](std::int64_t which, int) {
@@ -127,13 +137,13 @@ std::vector<std::optional<SingularValues>> GramSpectra::of(std::span<const Matri
 }
 
 void GramSpectra::add_strip(const MatrixRef& strip, bool first, double* gram) {
-    reserve(GramLane::bytes(device_, {strip.cols, 1}));
+    reserve(plan_for_strips(strip.cols));
     add_gram({device_.cublas(), device_.stream(), memory_.as<double>()}, strip, false, first, gram);
 }
 
 SingularValues GramSpectra::of_sum(double* gram, const MatrixSize& size) {
     const EigenCall call{size.cols, 1};
-    reserve(GramLane::bytes(device_, call));
+    reserve(plan_for_strips(size.cols));
     record_ready();
     SingularValues out;
     workers_.for_each(1, [&](std::int64_t, int) {

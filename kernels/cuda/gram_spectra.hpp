@@ -46,12 +46,16 @@ private:
     };
     struct LanePlan {
         std::int64_t lanes = 1;
-        std::int64_t bytes = 0;  ///< of each
+        std::int64_t bytes = 0;    ///< of each
+        std::int64_t landing = 0;  ///< pinned, of each
     };
     static std::vector<Job> jobs_for(std::span<const MatrixSize> sizes);
     LanePlan plan_for(std::span<const Job> jobs) const;
+    LanePlan plan_for_strips(std::int64_t n) const;
     std::int64_t most_lanes() const;
-    void reserve(std::int64_t bytes);
+    std::int64_t bytes(const LanePlan& plan) const;
+    /// All lanes get what any of them may need: nothing is allocated for a second layer.
+    void reserve(const LanePlan& plan);
     /// What is issued to Device::stream() now comes before what lanes begin with ready_.
     void record_ready();
     static void run(GramLane& lane, const Job& job, std::span<const MatrixRef> matrices,
