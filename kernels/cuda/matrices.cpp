@@ -1,10 +1,15 @@
 #include "kernels/cuda/matrices.hpp"
 
+#include <algorithm>
+#include <iterator>
+#include <utility>
+
 namespace geom::cuda {
 
 namespace {
 
 constexpr std::int64_t widest_element = 8;
+constexpr std::int64_t copied_at_once = std::int64_t{4} << 30;  ///< bytes, unless one matrix is larger
 
 std::int64_t stored_bytes(const MatrixRef& matrix) { return matrix.rows * matrix.cols * size_of(matrix.dtype); }
 
@@ -42,9 +47,14 @@ Buffer CudaMatrices::allocate(std::int64_t bytes) {
 }
 
 MatricesScratch CudaMatrices::scratch(std::span<const MatrixSize> sizes) const {
-    std::int64_t host = host_.scratch(sizes).backend;
-    for (const MatrixSize& size : sizes) host += size.rows * size.cols * widest_element;
-    return {0, host, gram_spectra_.bytes(sizes)};
+    std::int64_t all = 0, largest = 0;
+    for (const MatrixSize& size : sizes) {
+        const std::int64_t bytes = size.rows * size.cols * widest_element;
+        all += bytes;
+        largest = std::max(largest, bytes);
+    }
+    const std::int64_t copies = std::max(largest, std::min(all, copied_at_once));
+    return {0, host_.scratch(sizes).backend + copies, gram_spectra_.bytes(sizes)};
 }
 
 MatricesScratch CudaMatrices::strip_scratch(const MatrixSize& strip) const {
@@ -64,8 +74,16 @@ std::vector<SingularValues> CudaMatrices::do_gram_singular_values(std::span<cons
 }
 
 std::vector<SingularValues> CudaMatrices::do_direct_singular_values(std::span<const MatrixRef> matrices) {
-    if (matrices.empty()) return {};
-    return host_.direct_singular_values(OnHost(matrices, queue_).refs());
+    std::vector<SingularValues> out;
+    while (!matrices.empty()) {
+        std::size_t count = 1;
+        std::int64_t bytes = stored_bytes(matrices[0]);
+        while (count < matrices.size() && (bytes += stored_bytes(matrices[count])) <= copied_at_once) ++count;
+        std::vector<SingularValues> some = host_.direct_singular_values(OnHost(matrices.first(count), queue_).refs());
+        std::move(some.begin(), some.end(), std::back_inserter(out));
+        matrices = matrices.subspan(count);
+    }
+    return out;
 }
 
 void CudaMatrices::do_add_gram(const MatrixRef& strip, bool first, double* gram) {
