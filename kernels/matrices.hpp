@@ -40,17 +40,18 @@ struct LeadingVectors {
     std::vector<double> right;  ///< [k, n] of an m x n matrix: unit rows, either sign; zeros for a value of 0
 };
 
-/// Bytes that a verb takes while it runs.
+/// Bytes that a verb takes: while it runs, and what the backend keeps from then on for the next, of all sizes.
 struct MatricesScratch {
     std::int64_t backend = 0;
     std::int64_t host = 0;  ///< where the backend's memory is another
+    std::int64_t kept = 0;  ///< of the backend's
 };
 
 class Matrices {
 public:
     virtual ~Matrices() = default;
 
-    /// By their Gram matrices, in the order of `matrices`. With u = 2^-53 and sums over K columns at a time,
+    /// By their Gram matrices, in the order of `matrices`. With u = 2^-53 and sums over K = 256 columns at a time,
     ///     square_error = ||A||_F^2 u (K + 2 long side / K) + s_1^2 eps (short side):
     /// rounding of the sums and of the reduction to tridiagonal form. Matrices whose squares leave fp64's range are
     /// done directly.

@@ -169,29 +169,31 @@ void eigenvalues_of(double* a, std::int64_t n, double* values, Pieces pieces) {
 
 std::int64_t eigenvalue_scratch(std::int64_t n) { return (band + 4) * n + reduction_work(n) + 64; }
 
-double finite_trace(const double* gram, std::int64_t n, const MatrixSize& size) {
+double trace_of(const double* gram, std::int64_t n) {
     double trace = 0;
     for (std::int64_t i = 0; i < n; ++i) trace += gram[i + i * n];
-    check_finite(trace, size);
     return trace;
 }
 
-SingularValues roots_of(const double* squares, std::int64_t n, double trace, const MatrixSize& size) {
+void check_trace(double trace, const MatrixSize& size) { check_finite(trace, size); }
+
+SingularValues roots_of(std::span<const double> squares, double trace, const MatrixSize& size) {
     SingularValues out;
     const std::int64_t additions = gram_panel + 2 * ((long_side(size) + gram_panel - 1) / gram_panel);
-    out.square_error =
-        trace * unit * static_cast<double>(additions) + std::max(squares[n - 1], 0.0) * eps * static_cast<double>(n);
+    out.square_error = trace * unit * static_cast<double>(additions) +
+                       std::max(squares.back(), 0.0) * eps * static_cast<double>(squares.size());
     out.values.resize(at(short_side(size)));
-    const double* square = squares + n;
+    auto square = squares.end();
     for (double& value : out.values) value = std::sqrt(std::max(*--square, 0.0));
     return out;
 }
 
 SingularValues roots_of_gram(double* gram, std::int64_t n, const MatrixSize& size, Pieces pieces) {
-    const double trace = finite_trace(gram, n, size);
+    const double trace = trace_of(gram, n);
+    check_trace(trace, size);
     double* squares = pieces.take(n);
     eigenvalues_of(gram, n, squares, pieces);
-    return roots_of(squares, n, trace, size);
+    return roots_of({squares, at(n)}, trace, size);
 }
 
 // --- without a Gram matrix -------------------------------------------------------------------------------------------

@@ -33,15 +33,20 @@ struct GramTile {
 void add_gram_tile(const MatrixRef& strip, const GramTile& tile, bool first, double* gram, Pieces pieces);
 inline std::int64_t tile_scratch() { return 4 * gram_tile * gram_panel; }
 
+double trace_of(const double* gram, std::int64_t n);
+/// Whether sums of squares with this trace have neither overflowed nor lost digits to underflow.
+inline bool in_range(double trace) { return trace > 1e-200 && trace < 1e200; }
+/// Throws Error(numerics) where it is not finite.
+void check_trace(double trace, const MatrixSize& size);
+
+/// The roots of the largest eigenvalues of a Gram matrix, which come ascending, and their floor: see
+/// kernels/matrices.hpp, K being gram_panel.
+SingularValues roots_of(std::span<const double> squares, double trace, const MatrixSize& size);
+
 /// The roots of the largest eigenvalues of a Gram matrix of order n of a matrix of this size, and their floor (see
 /// kernels/matrices.hpp). Destroys gram; `pieces` has eigenvalue_scratch(n) doubles.
 SingularValues roots_of_gram(double* gram, std::int64_t n, const MatrixSize& size, Pieces pieces);
 std::int64_t eigenvalue_scratch(std::int64_t n);
-
-/// Their two steps besides the eigenvalues: the sum of the diagonal, and the roots of n ascending `squares` of a matrix
-/// of this size. Throws Error(numerics) where the sum is not finite.
-double finite_trace(const double* gram, std::int64_t n, const MatrixSize& size);
-SingularValues roots_of(const double* squares, std::int64_t n, double trace, const MatrixSize& size);
 
 /// R, k x k, k = min(m, n), of the QR factorisation of 2^-e A, or of its transpose where A has more columns than rows;
 /// returns e, nothing for a zero matrix. `pieces` has direct_scratch doubles.

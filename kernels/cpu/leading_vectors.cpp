@@ -58,7 +58,8 @@ void clear_vectors_of_zeros(LeadingVectors& out, std::int64_t cols) {
 
 LeadingVectors leading_of_gram(const MatrixRef& a, double* gram, std::int64_t k, Pieces pieces) {
     const std::int64_t n = std::min(a.rows, a.cols);
-    const double trace = finite_trace(gram, n, {a.rows, a.cols});
+    const double trace = trace_of(gram, n);
+    check_trace(trace, {a.rows, a.cols});
     double* diagonal = pieces.take(n);
     double* beside = pieces.take(n);
     double* squares = pieces.take(n);
@@ -80,7 +81,8 @@ LeadingVectors leading_of_gram(const MatrixRef& a, double* gram, std::int64_t k,
     }
     for (std::int64_t j = 0; 2 * j < k - 1; ++j)  // the largest first
         std::swap_ranges(vectors + j * n, vectors + (j + 1) * n, vectors + (k - 1 - j) * n);
-    LeadingVectors out{roots_of(squares, n, trace, {a.rows, a.cols}), right_vectors(a, vectors, k, pieces)};
+    LeadingVectors out{roots_of({squares, static_cast<std::size_t>(n)}, trace, {a.rows, a.cols}),
+                       right_vectors(a, vectors, k, pieces)};
     clear_vectors_of_zeros(out, a.cols);
     return out;
 }

@@ -46,17 +46,10 @@ double cost_of(const MatrixSize& size) {
     return n * n * (static_cast<double>(std::max(size.rows, size.cols)) + 2 * n);
 }
 
-/// Whether sums of squares of this size have neither overflowed nor lost digits to underflow.
-bool in_range(const double* gram, std::int64_t n) {
-    double trace = 0;
-    for (std::int64_t i = 0; i < n; ++i) trace += gram[i + i * n];
-    return trace > 1e-200 && trace < 1e200;
-}
-
 SingularValues by_gram(const MatrixRef& matrix, GramPath path, double* square, Pieces pieces) {
     const MatrixSize size = size_of_matrix(matrix);
     gram_of(matrix, path, square, pieces);
-    if (!in_range(square, order_of(size))) return singular_values_of(matrix, square, pieces);
+    if (!in_range(trace_of(square, order_of(size)))) return singular_values_of(matrix, square, pieces);
     return roots_of_gram(square, order_of(size), size, pieces);
 }
 

@@ -21,7 +21,7 @@ public:
           device_(gpu, workers_),
           queue_(device_),
           dense_(device_, workers_),
-          matrices_(queue_, workers_),
+          matrices_(device_, workers_),
           transformer_(device_),
           head_products_(device_) {
         cudaDeviceProp properties{};
@@ -53,7 +53,7 @@ private:
     cuda::Device device_;
     cuda::DeviceQueue queue_;
     cuda::CudaDenseBatch dense_;
-    cuda::HostMatrices matrices_;
+    cuda::CudaMatrices matrices_;
     cuda::CudaTransformer transformer_;
     cuda::CudaHeadProducts head_products_;
     std::string name_;

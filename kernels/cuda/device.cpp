@@ -50,6 +50,31 @@ int attribute(cudaDeviceAttr which, int device) {
 
 }  // namespace
 
+Cublas make_cublas(cudaStream_t stream, const Buffer& workspace) {
+    cublasHandle_t handle = nullptr;
+    check_cublas(cublasCreate(&handle), "cublasCreate");
+    Cublas blas(handle);
+    check_cublas(cublasSetStream(handle, stream), "cublasSetStream");
+    check_cublas(cublasSetWorkspace(handle, workspace.data(), static_cast<std::size_t>(workspace.size())),
+                 "cublasSetWorkspace");
+    check_cublas(cublasSetMathMode(handle, CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION), "cublasSetMathMode");
+    return blas;
+}
+
+Cusolver make_cusolver(cudaStream_t stream) {
+    cusolverDnHandle_t handle = nullptr;
+    check_cusolver(cusolverDnCreate(&handle), "cusolverDnCreate");
+    Cusolver solver(handle);
+    check_cusolver(cusolverDnSetStream(handle, stream), "cusolverDnSetStream");
+    return solver;
+}
+
+CusolverParams make_cusolver_params() {
+    cusolverDnParams_t params = nullptr;
+    check_cusolver(cusolverDnCreateParams(&params), "cusolverDnCreateParams");
+    return CusolverParams(params);
+}
+
 Device::Device(int index, Workers& workers) : index_(index), workers_(workers) {
     use();
     multiprocessors_ = attribute(cudaDevAttrMultiProcessorCount, index);
@@ -61,21 +86,9 @@ Device::Device(int index, Workers& workers) : index_(index), workers_(workers) {
     for (const char* emulation : {"CUBLAS_EMULATE_SINGLE_PRECISION", "CUBLAS_EMULATE_DOUBLE_PRECISION"}) {
         ::setenv(emulation, "0", 1);
     }
-    cublasHandle_t blas = nullptr;
-    check_cublas(cublasCreate(&blas), "cublasCreate");
-    cublas_.reset(blas);
-    check_cublas(cublasSetStream(blas, stream()), "cublasSetStream");
-    check_cublas(cublasSetWorkspace(blas, workspace_.data(), static_cast<std::size_t>(workspace_.size())),
-                 "cublasSetWorkspace");
-    check_cublas(cublasSetMathMode(blas, CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION), "cublasSetMathMode");
-
-    cusolverDnHandle_t solver = nullptr;
-    check_cusolver(cusolverDnCreate(&solver), "cusolverDnCreate");
-    cusolver_.reset(solver);
-    check_cusolver(cusolverDnSetStream(solver, stream()), "cusolverDnSetStream");
-    cusolverDnParams_t params = nullptr;
-    check_cusolver(cusolverDnCreateParams(&params), "cusolverDnCreateParams");
-    cusolver_params_.reset(params);
+    cublas_ = make_cublas(stream(), workspace_);
+    cusolver_ = make_cusolver(stream());
+    cusolver_params_ = make_cusolver_params();
 }
 
 void Device::use() const { check_cuda(cudaSetDevice(index_), "cudaSetDevice"); }
@@ -103,6 +116,7 @@ void Device::wait() {
 }
 
 void DeviceQueue::copy(std::byte* to, const std::byte* from, std::int64_t bytes) {
+    if (bytes == 0) return;  // of memory that is not there
     check_cuda(cudaMemcpyAsync(to, from, static_cast<std::size_t>(bytes), cudaMemcpyDefault, device_.stream()),
                "cudaMemcpyAsync");
 }

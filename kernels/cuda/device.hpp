@@ -11,6 +11,11 @@
 
 namespace geom::cuda {
 
+/// Handles bound to a stream. cuBLAS gets a workspace, so that concurrent streams use the same algorithms as one alone.
+Cublas make_cublas(cudaStream_t stream, const Buffer& workspace);
+Cusolver make_cusolver(cudaStream_t stream);
+CusolverParams make_cusolver_params();
+
 class Device {
 public:
     /// Makes `index` the current device of the calling thread.

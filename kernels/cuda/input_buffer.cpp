@@ -18,9 +18,11 @@ void DeviceInputBuffer::wait_sent() {
 void DeviceInputBuffer::send(std::int64_t bytes) {
     device_.use();
     check_cuda(cudaStreamWaitEvent(copies_.get(), released_.get()), "cudaStreamWaitEvent");
-    check_cuda(cudaMemcpyAsync(on_device_.data(), pinned_.data(), static_cast<std::size_t>(bytes),
-                               cudaMemcpyHostToDevice, copies_.get()),
-               "cudaMemcpyAsync");
+    if (bytes > 0) {
+        check_cuda(cudaMemcpyAsync(on_device_.data(), pinned_.data(), static_cast<std::size_t>(bytes),
+                                   cudaMemcpyHostToDevice, copies_.get()),
+                   "cudaMemcpyAsync");
+    }
     check_cuda(cudaEventRecord(sent_.get(), copies_.get()), "cudaEventRecord");
 }
 

@@ -94,13 +94,11 @@ __device__ Pair pair_in(int round, int pair, int players) {
 
 /// False when the last sweep still turned a pair.
 __device__ bool orthogonalise(double* triangle, double* rotations, int n) {
-    __shared__ int turned;
     const int lane = threadIdx.x % warp_threads, warp = threadIdx.x / warp_threads, warps = blockDim.x / warp_threads;
     const int players = n + n % 2;
     const double tolerance = sqrt(static_cast<double>(n)) * epsilon;
     for (int sweep = 0; sweep < jacobi_most_sweeps; ++sweep) {
-        if (threadIdx.x == 0) turned = 0;
-        __syncthreads();
+        int turned = 0;
         for (int round = 0; round < players - 1; ++round) {
             for (int i = warp; i < players / 2; i += warps) {
                 const auto [p, q] = pair_in(round, i, players);
@@ -111,13 +109,11 @@ __device__ bool orthogonalise(double* triangle, double* rotations, int n) {
                 if (!by.turns) continue;
                 rotate(by, at_p, at_q, n, lane);
                 if (rotations != nullptr) rotate(by, column(rotations, p, n), column(rotations, q, n), n, lane);
-                if (lane == 0) turned = 1;
+                turned = 1;
             }
             __syncthreads();
         }
-        const bool again = turned != 0;
-        __syncthreads();  // before it is set to 0
-        if (!again) return true;
+        if (__syncthreads_or(turned) == 0) return true;
     }
     return false;
 }

@@ -1,17 +1,19 @@
-// Matrices for a rank with a GPU, on the rank's host threads: what is stored is copied from the GPU, and the CPU body
-// does the rest, to the same bits as without a GPU.
+// Matrices for a rank with a GPU. Singular values by Gram matrices are the GPU's (gram_spectra.hpp); all other verbs
+// are done on the rank's host threads by the CPU body, on copies of what is stored, to the same bits as without a GPU:
+// direct_singular_values, which few matrices need, those whose squares leave fp64's range among them.
 #pragma once
 
 #include "kernels/cpu/matrices.hpp"
 #include "kernels/cuda/device.hpp"
+#include "kernels/cuda/gram_spectra.hpp"
 
 namespace geom::cuda {
 
-class HostMatrices final : public Matrices {
+class CudaMatrices final : public Matrices {
 public:
-    HostMatrices(Queue& queue, Workers& workers) : queue_(queue), host_(workers, usable_isa()) {}
+    CudaMatrices(Device& device, Workers& workers);
 
-    Buffer allocate(std::int64_t bytes) override { return host_.allocate(bytes); }
+    Buffer allocate(std::int64_t bytes) override;
     MatricesScratch scratch(std::span<const MatrixSize> sizes) const override;
     MatricesScratch vectors_scratch(std::span<const MatrixSize> sizes, std::int64_t k) const override;
     MatricesScratch strip_scratch(const MatrixSize& strip) const override;
@@ -30,8 +32,10 @@ private:
     void do_add_gram(const MatrixRef& strip, bool first, double* gram) override;
     SingularValues do_singular_values_of_gram(double* gram, const MatrixSize& size) override;
 
-    Queue& queue_;
+    Device& device_;
+    DeviceQueue queue_;
     cpu::CpuMatrices host_;
+    GramSpectra gram_spectra_;
 };
 
 }  // namespace geom::cuda

@@ -21,11 +21,11 @@ __device__ void widen_row(const StoredRows& block, std::int64_t first, std::int6
     for (std::int64_t i = threadIdx.x; i < width; i += blockDim.x) to[i] = widened<double>(from[i]) * block.factor;
 }
 
-__global__ void widen_rows(const StoredRows* blocks, WidenShape shape, double* to) {
-    const StoredRows block = blocks[blockIdx.x];
+/// Row blockIdx.y.
+__device__ void widen_row_of(const StoredRows& block, const WidenShape& shape, double* to) {
     const std::int64_t row = blockIdx.y, width = shape.columns.end - shape.columns.begin;
     const std::int64_t first = row * shape.hidden + shape.columns.begin;
-    double* const out = to + blockIdx.x * shape.stride + row * width;
+    double* const out = to + row * width;
     switch (block.dtype) {
         case DType::bf16:
             return widen_row<Bf16>(block, first, width, out);
@@ -37,6 +37,12 @@ __global__ void widen_rows(const StoredRows* blocks, WidenShape shape, double* t
             return widen_row<double>(block, first, width, out);
     }
 }
+
+__global__ void widen_rows(const StoredRows* blocks, WidenShape shape, double* to) {
+    widen_row_of(blocks[blockIdx.x], shape, to + blockIdx.x * shape.stride);
+}
+
+__global__ void widen_rows_of_one(StoredRows block, WidenShape shape, double* to) { widen_row_of(block, shape, to); }
 
 }  // namespace
 
@@ -56,6 +62,12 @@ void widen(const StoredRows* blocks, const WidenShape& shape, double* to, cudaSt
     if (shape.blocks == 0 || shape.rows == 0 || shape.columns.empty()) return;
     const dim3 grid(static_cast<unsigned>(shape.blocks), static_cast<unsigned>(shape.rows));
     launch("widen_rows", widen_rows, {grid, threads}, stream, blocks, shape, to);
+}
+
+void widen(const StoredRows& block, const WidenShape& shape, double* to, cudaStream_t stream) {
+    if (shape.rows == 0 || shape.columns.empty()) return;
+    const dim3 grid(1, static_cast<unsigned>(shape.rows));
+    launch("widen_rows_of_one", widen_rows_of_one, {grid, threads}, stream, block, shape, to);
 }
 
 }  // namespace geom::cuda

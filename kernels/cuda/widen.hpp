@@ -38,5 +38,8 @@ struct WidenShape {
 /// column-major width x rows, W^T. `blocks` lies in the device's memory.
 void widen(const StoredRows* blocks, const WidenShape& shape, double* to, cudaStream_t stream);
 
+/// The same of one block, which is passed itself; shape.blocks and shape.stride play no part.
+void widen(const StoredRows& block, const WidenShape& shape, double* to, cudaStream_t stream);
+
 }  // namespace cuda
 }  // namespace geom

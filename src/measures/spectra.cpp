@@ -177,6 +177,7 @@ bool in_strips(const WeightShape& global) { return strip_rows(global) < global.r
 void enlarge(MemoryNeed& need, const MatricesScratch& scratch, std::int64_t values) {
     constexpr std::int64_t vectors = 6;  // values, squares, sums, logarithms
     need.layer = std::max(need.layer, scratch.backend);
+    need.kept = std::max(need.kept, scratch.kept);
     need.layer_host = std::max(need.layer_host, scratch.host + 8 * vectors * values);
 }
 

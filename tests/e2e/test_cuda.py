@@ -68,6 +68,22 @@ def test_gpu_and_processor_agree(gpu, runs, model):
         np.testing.assert_allclose(there[f"heads/{name}"], here[f"heads/{name}"], atol=1e-6)
 
 
+@pytest.mark.parametrize("model", GOLDEN)
+def test_golden_spectra_on_one_gpu_and_the_same_bits_on_two_ranks(gpu, runs, model):
+    h5py = pytest.importorskip("h5py")
+    one = runs(golden(model), "-m", "spectra", "--backend", "cuda")
+    with h5py.File(golden(model) / "golden.h5") as expected:
+        for group in {"spectra", "spectra_global", "experts"} & set(expected):
+            for name in expected[group]:
+                want = expected[f"{group}/{name}"][()]
+                if name.startswith("singular_values"):
+                    assert (np.abs(one[f"{group}/{name}"] - want) <= 1e-9 * want.max(-1, keepdims=True)).all(), name
+                elif name.startswith("eff_rank") and not name.endswith("error"):
+                    np.testing.assert_allclose(one[f"{group}/{name}"], want, rtol=1e-8, err_msg=name)
+    two = runs(golden(model), "-m", "spectra", "--backend", "cuda", ranks=2, environment=SHARED)
+    assert two.datasets() == one.datasets()
+
+
 def test_twice_the_same_bits(gpu, runs):
     once, twice = (runs(MODEL, "--backend", "cuda", "--threads", threads) for threads in (1, 2))
     assert once.datasets() == twice.datasets()
@@ -123,7 +139,12 @@ def test_the_plan_names_the_gpu_and_the_numa_node_of_every_rank(gpu, tmp_path):
 
 @pytest.mark.parametrize(
     ("model", "measures", "ranks"),
-    [(MODEL, "gram", 1), (MODEL, "gram,heads", 1), ("synth:L4-H16-KV2-hd64-D1400-F64-V64", "gram", 2)],
+    [
+        (MODEL, "gram", 1),
+        (MODEL, "gram,heads", 1),
+        (MODEL, "spectra", 1),
+        ("synth:L4-H16-KV2-hd64-D1400-F64-V64", "gram", 2),
+    ],
 )
 def test_gpu_memory_is_what_was_planned(gpu, runs, model, measures, ranks):
     about = runs(model, "-m", measures, "--backend", "cuda", ranks=ranks, environment=SHARED).about

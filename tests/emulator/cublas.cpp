@@ -289,6 +289,25 @@ cublasStatus_t cublasDgemmBatched(cublasHandle_t handle, cublasOperation_t trans
     });
 }
 
+/// The lower triangle of C = alpha A A^T + beta C, or of A^T A; with beta = 0 what was there is not read.
+cublasStatus_t cublasDsyrk(cublasHandle_t handle, cublasFillMode_t uplo, cublasOperation_t trans, int n, int k,
+                           const double* alpha, const double* a, int lda, const double* beta, double* c, int ldc) {
+    const char* const call = "cublasDsyrk";
+    if (handle == nullptr) return CUBLAS_STATUS_NOT_INITIALIZED;
+    if (uplo != CUBLAS_FILL_MODE_LOWER) return CUBLAS_STATUS_NOT_SUPPORTED;
+    const int rows = trans == CUBLAS_OP_N ? n : k, cols = trans == CUBLAS_OP_N ? k : n;
+    if (!known(trans) || n < 0 || k < 0 || lda < std::max(1, rows) || ldc < std::max(1, n)) {
+        return CUBLAS_STATUS_INVALID_VALUE;
+    }
+    if (alpha == nullptr || beta == nullptr || a == nullptr || c == nullptr) return CUBLAS_STATUS_INVALID_VALUE;
+    if (n == 0) return CUBLAS_STATUS_SUCCESS;
+    return put(handle, call, [=, alpha = *alpha, beta = *beta] {
+        require(call, {"A", a, CUDA_R_64F, rows, cols, lda});
+        require(call, {"C", c, CUDA_R_64F, n, n, ldc});
+        cblas_dsyrk(CblasColMajor, CblasLower, of(trans), n, k, alpha, a, lda, beta, c, ldc);
+    });
+}
+
 /// L X = B or L^T X = B, L a lower triangle.
 cublasStatus_t cublasDtrsmBatched(cublasHandle_t handle, cublasSideMode_t side, cublasFillMode_t uplo,
                                   cublasOperation_t trans, cublasDiagType_t diag, int m, int n, const double* alpha,

@@ -180,6 +180,46 @@ cusolverStatus_t cusolverDnDormqr(cusolverDnHandle_t handle, cublasSideMode_t si
 
 // Eigenvalues alone, of lower triangles
 
+cusolverStatus_t cusolverDnXsyevd_bufferSize(cusolverDnHandle_t handle, cusolverDnParams_t params,
+                                             cusolverEigMode_t jobz, cublasFillMode_t uplo, std::int64_t n,
+                                             cudaDataType a_type, const void*, std::int64_t lda, cudaDataType w_type,
+                                             const void*, cudaDataType compute, std::size_t* device_bytes,
+                                             std::size_t* host_bytes) {
+    if (handle == nullptr) return CUSOLVER_STATUS_NOT_INITIALIZED;
+    if (jobz != CUSOLVER_EIG_MODE_NOVECTOR || uplo != CUBLAS_FILL_MODE_LOWER) return CUSOLVER_STATUS_NOT_SUPPORTED;
+    if (params == nullptr || n < 0 || !fits(lda, n)) return CUSOLVER_STATUS_INVALID_VALUE;
+    if (a_type != CUDA_R_64F || w_type != CUDA_R_64F || compute != CUDA_R_64F) return CUSOLVER_STATUS_INVALID_VALUE;
+    *device_bytes = static_cast<std::size_t>(35 * n + 1024) * 8;
+    *host_bytes = static_cast<std::size_t>(24 * n + 64);
+    return CUSOLVER_STATUS_SUCCESS;
+}
+cusolverStatus_t cusolverDnXsyevd(cusolverDnHandle_t handle, cusolverDnParams_t params, cusolverEigMode_t jobz,
+                                  cublasFillMode_t uplo, std::int64_t n, cudaDataType a_type, void* matrix,
+                                  std::int64_t lda, cudaDataType w_type, void* values, cudaDataType compute,
+                                  void* device_workspace, std::size_t device_bytes, void* host_workspace,
+                                  std::size_t host_bytes, int* info) {
+    const char* const call = "cusolverDnXsyevd";
+    std::size_t device_needed = 0, host_needed = 0;
+    const cusolverStatus_t status = cusolverDnXsyevd_bufferSize(handle, params, jobz, uplo, n, a_type, matrix, lda,
+                                                                w_type, values, compute, &device_needed, &host_needed);
+    if (status != CUSOLVER_STATUS_SUCCESS) return status;
+    if (device_bytes < device_needed || host_bytes < host_needed || info == nullptr || host_workspace == nullptr) {
+        return CUSOLVER_STATUS_INVALID_VALUE;
+    }
+    if (geom::emulator::where(host_workspace) == geom::emulator::Where::device) return CUSOLVER_STATUS_INVALID_VALUE;
+    auto* a = static_cast<double*>(matrix);
+    auto* w = static_cast<double*>(values);
+    auto* workspace = static_cast<double*>(device_workspace);
+    return put(handle, call, [=] {
+        require_matrix(call, "A", a, n, n, lda);
+        require_doubles(call, "W", w, n);
+        require_device(call, "the workspace", workspace, device_bytes);
+        require_info(call, info);
+        *info = LAPACKE_dsyevd(LAPACK_COL_MAJOR, 'N', 'L', static_cast<int>(n), a, static_cast<int>(lda), w);
+        spoil_matrix(a, n, n, lda);
+        spoil(workspace, static_cast<std::int64_t>(device_bytes / sizeof(double)));
+    });
+}
 cusolverStatus_t cusolverDnXsyevBatched_bufferSize(cusolverDnHandle_t handle, cusolverDnParams_t params,
                                                    cusolverEigMode_t jobz, cublasFillMode_t uplo, std::int64_t n,
                                                    cudaDataType a_type, const void*, std::int64_t lda,

@@ -20,6 +20,10 @@ std::int64_t device_bytes();
 std::int64_t peak_device_bytes();
 void forget_peak();
 
+/// Calls since the start that allocate or free memory of the device or pinned memory: each of them makes a GPU wait for
+/// all that it was given to do.
+std::int64_t memory_calls();
+
 /// Operations (kernels, copies, library calls) that wait to be run.
 std::int64_t pending_operations();
 /// Runs them all.

@@ -36,6 +36,7 @@ struct Memory {
     std::map<const std::byte*, Allocation> allocations;  // by their start
     std::map<int, std::int64_t> used;                    // by device
     std::int64_t peak = 0;
+    std::int64_t calls = 0;
     int unlocked = 0;  // depth of Unlocked
 };
 
@@ -129,6 +130,7 @@ Allocation map_pages(std::size_t bytes, bool device) {
 
 cudaError_t allocate(void** out, std::size_t bytes, bool device) {
     const Guard guard = lock();
+    ++memory().calls;
     if (!geom::emulator::any_device()) return fail(cudaErrorNoDevice);
     if (out == nullptr) return fail(cudaErrorInvalidValue);
     *out = nullptr;
@@ -148,6 +150,7 @@ cudaError_t allocate(void** out, std::size_t bytes, bool device) {
 
 cudaError_t release(void* address, bool device) {
     Guard guard = lock();
+    ++memory().calls;
     if (address == nullptr) return cudaSuccess;
     const auto found = memory().allocations.find(static_cast<const std::byte*>(address));
     if (found == memory().allocations.end() || found->second.device != device) return fail(cudaErrorInvalidValue);
@@ -239,6 +242,11 @@ std::int64_t peak_device_bytes() {
 void forget_peak() {
     const Guard guard = lock();
     memory().peak = device_bytes();
+}
+
+std::int64_t memory_calls() {
+    const Guard guard = lock();
+    return memory().calls;
 }
 
 }  // namespace geom::emulator

@@ -249,8 +249,8 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
     Guard guard = lock();
     const SharedStream stream = find(handle);
     if (!stream) return fail(cudaErrorInvalidResourceHandle);
+    if (to == nullptr || from == nullptr) return fail(cudaErrorInvalidValue);  // also of no bytes
     if (bytes == 0) return cudaSuccess;
-    if (to == nullptr || from == nullptr) return fail(cudaErrorInvalidValue);
     const Where source = geom::emulator::where(from), target = geom::emulator::where(to);
     if (!within(to, bytes) || !within(from, bytes) || !kind_holds(kind, target, source)) {
         return fail(cudaErrorInvalidValue);

@@ -13,6 +13,7 @@
 #include "emulator/emulator.hpp"
 #include "kernels/cuda/device.hpp"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/gpu.hpp"
 
 namespace geom::cuda {
 
@@ -418,6 +419,24 @@ TEST(Emulator, batched_calls_read_their_pointers_from_the_device) {
     EXPECT_EQ(fetched(b.data(), 4), (std::vector<double>{1, 2, 1, 2}));
     EXPECT_EQ(fetched(info.data(), 2), (std::vector<int>{0, 0}));
     EXPECT_TRUE(std::isnan(fetched(a.data(), 4)[2])) << "the other triangle is cuSOLVER's workspace";
+}
+
+TEST(Emulator, spectra_of_a_second_layer_allocate_nothing) {
+    const auto backend = make_cuda_backend(0, 2);
+    Matrices& matrices = backend->matrices();
+    const Memory<double> weights(1100 * 40), sums(40 * 40);
+    stored<double>(weights.data(), std::vector<double>(1100 * 40, 0.5));
+    const auto* data = reinterpret_cast<const std::byte*>(weights.data());
+    const std::vector<MatrixRef> layer{{data, DType::f64, 1100, 40}, {data, DType::f64, 40, 70}};
+    const auto look = [&] {
+        EXPECT_EQ(matrices.gram_singular_values(layer).size(), 2U);
+        matrices.add_gram(layer[0], true, sums.data());
+        EXPECT_EQ(matrices.singular_values_of_gram(sums.data(), {1100, 40}).values.size(), 40U);
+    };
+    look();
+    const std::int64_t before = emulator::memory_calls();
+    look();
+    EXPECT_EQ(emulator::memory_calls(), before);
 }
 
 }  // namespace

@@ -37,5 +37,17 @@ TEST(InputBuffers, bring_every_layer_to_the_verbs_that_were_issued_for_it) {
     }
 }
 
+TEST(InputBuffers, of_no_bytes_are_sent_as_any_other) {
+    if (visible_gpus().gpus.empty()) GTEST_SKIP() << "no GPU: " << visible_gpus().why_none;
+    const auto backend = make_cuda_backend(0, 1);
+    const auto buffer = backend->input_buffer(0);
+    buffer->wait_sent();
+    buffer->send(0);
+    buffer->receive();
+    buffer->release();
+    backend->queue().copy(nullptr, nullptr, 0);
+    backend->queue().wait();
+}
+
 }  // namespace
 }  // namespace geom::test

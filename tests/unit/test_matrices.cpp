@@ -1,6 +1,5 @@
 // Singular values of whole matrices against LAPACK's SVD: friendly matrices, and hostile ones.
 #include <gtest/gtest.h>
-#include <lapacke.h>
 
 #include <algorithm>
 #include <cmath>
@@ -15,55 +14,19 @@
 #include "measures/spectrum.hpp"
 #include "support/error_of.hpp"
 #include "support/small_matrix.hpp"
+#include "support/whole_matrices.hpp"
 
 namespace geom {
 namespace {
 
 using test::at;
-using test::eps;
+using test::expect_within;
+using test::Hostile;
+using test::hostile_matrices;
+using test::lapack_values;
 using test::Matrix;
 using test::random;
-using test::transposed;
-
-/// Row-major memory of a matrix, as a checkpoint has it.
-struct Stored {
-    std::vector<double> data;
-    std::int64_t rows, cols;
-
-    explicit Stored(const Matrix& a) : data(transposed(a).data), rows(a.rows), cols(a.cols) {}
-    MatrixRef ref() const { return {reinterpret_cast<const std::byte*>(data.data()), DType::f64, rows, cols}; }
-    MatrixRef strip(std::int64_t begin, std::int64_t end) const {
-        return {reinterpret_cast<const std::byte*>(data.data() + begin * cols), DType::f64, end - begin, cols};
-    }
-};
-
-std::vector<double> lapack_values(Matrix a) {
-    std::vector<double> values(at(std::min(a.rows, a.cols))), unused(values.size());
-    const auto m = static_cast<lapack_int>(a.rows), n = static_cast<lapack_int>(a.cols);
-    EXPECT_EQ(LAPACKE_dgesvd(LAPACK_COL_MAJOR, 'N', 'N', m, n, a.data.data(), m, values.data(), nullptr, 1, nullptr, 1,
-                             unused.data()),
-              0);
-    return values;
-}
-
-/// U diag(values) V^T with orthogonal U, V from QR of random matrices.
-Matrix with_values(const std::vector<double>& values, std::int64_t rows, std::int64_t cols, unsigned seed) {
-    const auto orthonormal = [](std::int64_t m, std::int64_t n, unsigned s) {
-        Matrix q = random(m, n, s);
-        std::vector<double> tau(at(n));
-        const auto lm = static_cast<lapack_int>(m), ln = static_cast<lapack_int>(n);
-        LAPACKE_dgeqrf(LAPACK_COL_MAJOR, lm, ln, q.data.data(), lm, tau.data());
-        LAPACKE_dorgqr(LAPACK_COL_MAJOR, lm, ln, ln, q.data.data(), lm, tau.data());
-        return q;
-    };
-    const auto k = std::ssize(values);
-    Matrix u = orthonormal(rows, k, seed);
-    const Matrix v = orthonormal(cols, k, seed + 1);
-    for (std::int64_t j = 0; j < k; ++j) {
-        for (std::int64_t i = 0; i < rows; ++i) u(i, j) *= values[at(j)];
-    }
-    return u * transposed(v);
-}
+using test::Stored;
 
 class MatricesVerbs : public ::testing::Test {
 protected:
@@ -81,20 +44,6 @@ protected:
         return matrices_.direct_singular_values({&ref, 1})[0];
     }
 };
-
-void expect_within(const SingularValues& found, const std::vector<double>& expected) {
-    ASSERT_EQ(found.values.size(), expected.size());
-    const double rounding = 8 * eps * expected[0] * static_cast<double>(expected.size());  // LAPACK's own
-    for (std::size_t i = 0; i < expected.size(); ++i) {
-        const double s = found.values[i], true_s = expected[i];
-        if (i > 0) {
-            EXPECT_LE(s, found.values[i - 1]);
-        }
-        EXPECT_LE(std::abs(s * s - true_s * true_s),
-                  found.square_error + (found.error + rounding) * (s + true_s + found.error + rounding))
-            << i;
-    }
-}
 
 TEST_F(MatricesVerbs, both_ways_agree_with_an_svd_within_what_they_promise) {
     for (const auto& [rows, cols] : std::vector<std::pair<std::int64_t, std::int64_t>>{
@@ -188,27 +137,6 @@ TEST_F(MatricesVerbs, a_matrix_that_is_reduced_in_two_stages_agrees_with_an_svd)
     const SingularValues found = gram(a);
     expect_within(found, expected);
     for (std::size_t i = 0; i < expected.size(); ++i) EXPECT_NEAR(found.values[i], expected[i], 1e-12 * expected[0]);
-}
-
-struct Hostile {
-    const char* name;
-    Matrix matrix;
-};
-
-std::vector<Hostile> hostile_matrices() {
-    Matrix hilbert(40, 40), outlier = random(60, 150, 7), deficient(50, 70);
-    for (std::int64_t i = 0; i < 40; ++i) {
-        for (std::int64_t j = 0; j < 40; ++j) hilbert(i, j) = 1.0 / static_cast<double>(i + j + 1);
-    }
-    outlier(3, 5) = 1e6;
-    for (std::int64_t i = 0; i < 50; ++i) {
-        for (std::int64_t j = 0; j < 70; ++j) deficient(i, j) = static_cast<double>((i % 5) * (j % 7) + (i % 3));
-    }
-    std::vector<double> power;
-    for (int i = 1; i <= 64; ++i) power.push_back(std::pow(i, -3));
-    return {{"Hilbert", hilbert},           {"one outlier", outlier},     {"rank 3", deficient},
-            {"zero", Matrix(20, 30)},       {"a row", random(1, 500, 8)}, {"powers", with_values(power, 64, 100, 9)},
-            {"a column", random(80, 1, 10)}};
 }
 
 TEST_F(MatricesVerbs, hostile_spectra_are_within_their_bounds_and_the_effective_rank_is_right_or_in_doubt) {

@@ -66,6 +66,16 @@ extern dim3 gridDim;
 inline void __syncthreads(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
     geom::emulator::meet_block({"__syncthreads", file, line});
 }
+inline int __syncthreads_or(int predicate, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+    static int any = 0;
+    const geom::emulator::Place place{"__syncthreads_or", file, line};
+    geom::emulator::meet_block(place);  // all have what the call before gave
+    if (threadIdx.x == 0 && threadIdx.y == 0 && threadIdx.z == 0) any = 0;
+    geom::emulator::meet_block(place);
+    if (predicate != 0) any = 1;
+    geom::emulator::meet_block(place);
+    return any;
+}
 // As the hardware has it: where a shuffle names a lane beyond the warp, a thread gets its own value.
 template <class T>
 T __shfl_xor_sync(unsigned mask, T value, int lanes, const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
