@@ -34,7 +34,8 @@ bool is_plain_shard_name(std::string_view name) {
     constexpr std::string_view ending = ".safetensors";
     if (name.size() <= ending.size() || name.size() > 255 || !name.ends_with(ending)) return false;
     if (name.front() == '.' || name.find("..") != std::string_view::npos) return false;
-    return std::none_of(name.begin(), name.end(), [](char c) { return c == '/' || c == '\\' || static_cast<unsigned char>(c) < ' '; });
+    return std::none_of(name.begin(), name.end(),
+                        [](char c) { return c == '/' || c == '\\' || static_cast<unsigned char>(c) < ' '; });
 }
 
 void check_weight_map(const Json& map, const std::string& shown) {

@@ -372,7 +372,9 @@ def test_tables_without_their_numbers_are_left_out(runs):
     of_match = {"matched_to_anchor", "matched_adjacent"}
     of_spectra = {name for name in whole if name.startswith("spectra")}
     of_residual = {"residual_by_layer", "residual_by_phase"}
-    assert set(of_heads) == set(whole) - set(of_gram) - of_match - of_spectra - {"variation"} - of_residual | {"summary"}
+    assert set(of_heads) == set(whole) - set(of_gram) - of_match - of_spectra - {"variation"} - of_residual | {
+        "summary"
+    }
     assert set(tables_of(runs(golden("qwen3-tiny"), "-m", "spectra").file)) == of_spectra
     assert "z_shared" not in of_gram["cosines_to_anchor"]["rows"][0]
     assert of_heads["head"] == whole["head"]
