@@ -55,7 +55,8 @@ SingularValues by_gram(const MatrixRef& matrix, GramPath path, double* square, P
 
 LeadingVectors leading_by_gram(const MatrixRef& matrix, GramPath path, std::int64_t k, double* square, Pieces pieces) {
     gram_of(matrix, path, square, pieces);
-    if (!in_range(square, order_of(size_of_matrix(matrix)))) return leading_directly(matrix, square, k, pieces);
+    if (!in_range(trace_of(square, order_of(size_of_matrix(matrix)))))
+        return leading_directly(matrix, square, k, pieces);
     return leading_of_gram(matrix, square, k, pieces);
 }
 
