@@ -73,6 +73,9 @@ public:
     void cross_dots(const KvGroupBlocks& left, const KvGroupBlocks& right, const HeadBlockFormat& format,
                     std::span<double> out);
 
+    /// Gives back the scratch memory that tile_dots and cross_dots may keep from one call to the next.
+    void end_products() { do_end_products(); }
+
     /// Bytes of the backend's memory that pack, and tile_dots for a group of so many heads, or cross_dots for so many
     /// left ones, take, for the plan.
     std::int64_t scratch_bytes(const HeadBlockFormat& format, std::int64_t layers, std::int64_t heads) const;
@@ -86,6 +89,7 @@ private:
     virtual void do_tile_dots(const KvGroupBlocks& group, const HeadBlockFormat& format, std::span<double> out) = 0;
     virtual void do_cross_dots(const KvGroupBlocks& left, const KvGroupBlocks& right, const HeadBlockFormat& format,
                                std::span<double> out) = 0;
+    virtual void do_end_products() {}
     virtual std::int64_t do_scratch_bytes(const HeadBlockFormat& format, std::int64_t layers,
                                           std::int64_t heads) const = 0;
     virtual std::int64_t do_cross_scratch_bytes(const HeadBlockFormat& format, std::int64_t layers,

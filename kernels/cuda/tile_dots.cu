@@ -343,11 +343,14 @@ std::int64_t CudaHeadProducts::do_cross_scratch_bytes(const HeadBlockFormat& for
 template <class F>
 void CudaHeadProducts::with_results(std::int64_t scratch_bytes, std::span<double> out, F&& issue) {
     device_.use();
-    const Buffer scratch = device_.allocate(scratch_bytes);
+    if (scratch_.size() < scratch_bytes) {
+        scratch_ = {};  // first, so that both are never held
+        scratch_ = device_.allocate(scratch_bytes);
+    }
     const auto bytes = static_cast<std::int64_t>(out.size_bytes());
     if (pinned_.size() < bytes) pinned_ = device_.allocate_pinned(bytes);
-    auto* results = scratch.as<double>();
-    issue(results, scratch.data() + (bytes + 255) / 256 * 256);
+    auto* results = scratch_.as<double>();
+    issue(results, scratch_.data() + (bytes + 255) / 256 * 256);
     check_cuda(cudaMemcpyAsync(pinned_.data(), results, out.size_bytes(), cudaMemcpyDeviceToHost, device_.stream()),
                "cudaMemcpyAsync");
     device_.wait();

@@ -19,6 +19,7 @@ private:
     void do_pack(std::span<const MatrixRef> blocks, const HeadBlockFormat& format, std::span<std::byte* const> out,
                  const MatrixRef& columns) override;
     void do_tile_dots(const KvGroupBlocks& group, const HeadBlockFormat& format, std::span<double> out) override;
+    void do_end_products() override { scratch_ = {}; }
     std::int64_t do_scratch_bytes(const HeadBlockFormat& format, std::int64_t layers,
                                   std::int64_t heads) const override;
 
@@ -34,6 +35,7 @@ private:
     void with_runner(const HeadBlockFormat& format, std::int64_t layers, double* out, std::byte* scratch, F&& f);
 
     Device& device_;
+    Buffer scratch_;  ///< of products, until they end: a GPU stands still while memory is allocated or freed
     Buffer pinned_;   ///< results on their way to the host
     Buffer columns_;  ///< weights of columns, f64
 };

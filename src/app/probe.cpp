@@ -62,10 +62,12 @@ double product_rate(Backend& backend, const HeadBlockFormat& of_run, const Sampl
     backend.head_products().pack(stored, format, packed);
     std::vector<double> dots(static_cast<std::size_t>(layers * layers));
     const KvGroupBlocks group{layers, 1, blocks.data(), blocks.data() + layers * format.bytes};
-    return rate_of([&](std::int64_t n) {
+    const double rate = rate_of([&](std::int64_t n) {
         for (std::int64_t i = 0; i < n; ++i) backend.head_products().tile_dots(group, format, dots);
         return static_cast<double>(layers * (layers + 1) * 2 * block.rows * block.rows * block.cols);
     });
+    backend.head_products().end_products();
+    return rate;
 }
 
 // Gram matrices of head blocks in fp64, as heads forms them.

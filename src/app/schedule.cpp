@@ -233,6 +233,7 @@ void Schedule::look_at_pairs(std::int64_t pass, const HeadStore& blocks) {
         progress_.advance(flops / static_cast<double>(visits.size()));
     }
     failure.agree(communicator_, phases_);
+    context_.backend.head_products().end_products();
     progress_.end();
 }
 

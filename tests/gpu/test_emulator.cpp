@@ -421,6 +421,25 @@ TEST(Emulator, batched_calls_read_their_pointers_from_the_device) {
     EXPECT_TRUE(std::isnan(fetched(a.data(), 4)[2])) << "the other triangle is cuSOLVER's workspace";
 }
 
+TEST(Emulator, products_of_a_second_group_allocate_nothing_until_they_end) {
+    const auto backend = make_cuda_backend(0, 1);
+    HeadProducts& products = backend->head_products();
+    const HeadBlockFormat format = products.format(DType::f32, 8, 40);
+    const Memory<float> blocks(4 * 8 * 40);
+    stored<float>(blocks.data(), std::vector<float>(4 * 8 * 40, 1));
+    const auto* data = reinterpret_cast<const std::byte*>(blocks.data());
+    std::vector<double> dots(4);
+    const auto multiply = [&] { products.tile_dots({2, 1, data, data + 2 * format.bytes}, format, dots); };
+    const std::int64_t without = emulator::device_bytes();
+    multiply();
+    const std::int64_t before = emulator::memory_calls();
+    multiply();
+    EXPECT_EQ(emulator::memory_calls(), before);
+    EXPECT_EQ(dots, std::vector<double>(4, 64.0 * 40 * 40));
+    products.end_products();
+    EXPECT_EQ(emulator::device_bytes(), without);
+}
+
 TEST(Emulator, spectra_of_a_second_layer_allocate_nothing) {
     const auto backend = make_cuda_backend(0, 2);
     Matrices& matrices = backend->matrices();
