@@ -27,6 +27,7 @@ using test::lapack_values;
 using test::Matrix;
 using test::random;
 using test::Stored;
+using test::with_values;
 
 class MatricesVerbs : public ::testing::Test {
 protected:
