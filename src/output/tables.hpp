@@ -41,7 +41,8 @@ struct TableSet {
 /// For a terminal of `width` columns: aligned, wider tables cut into blocks of columns that stand one below the other.
 std::string as_text(const TableSet& set, std::int64_t width = 120);
 
-/// One document: what the set is of as its title, a heading a table, pipe tables; characters that Markdown takes for its own are escaped.
+/// One document: what the set is of as its title, a heading a table, pipe tables; characters that Markdown takes for
+/// its own are escaped.
 std::string as_markdown(const TableSet& set);
 
 /// One table as RFC 4180 has it, but for lines that end in a line feed alone: a header, then rows.
