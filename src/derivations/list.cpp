@@ -12,11 +12,8 @@ namespace geom {
 
 std::span<const Derivation> derivations() {
     static const std::array all{
-        labels_derivation(),
-        matching_derivation(),
-        analysis_derivation(),
-        legacy_analysis_derivation(),
-        phases_derivation(),
+        labels_derivation(),          matching_derivation(), analysis_derivation(),
+        legacy_analysis_derivation(), phases_derivation(),
     };
     return all;
 }

@@ -55,8 +55,9 @@ struct LayerVisit {
     std::span<std::byte> state = {};         ///< of a rising sweep: what the row before left, to be left for the next;
                                              ///< of a strip after it: what all chunks left, one after the other
     std::span<std::byte> left = {};          ///< of a strip: what is to be left for MeasureWork::strips
-    std::span<const Unit> units = {};        ///< owed; to be emitted when `complete`, in finish() at the latest; they name the experts
-    bool complete = true;                    ///< the last strip of a global, the last chunk of a rising sweep
+    std::span<const Unit> units =
+        {};                ///< owed; to be emitted when `complete`, in finish() at the latest; they name the experts
+    bool complete = true;  ///< the last strip of a global, the last chunk of a rising sweep
 };
 
 /// Blocks of the query heads `heads` of share `left`, and of all heads of share `right`, of all layers with attention.
