@@ -15,6 +15,9 @@ ALONE = {"GEOM_MPI_SHARE_GPU": ""}
 CUDA, NCCL_PATH = os.environ.get("GEOM_CUDA"), "mpi, staged" if os.environ.get("GEOM_NCCL") == "absent" else "nccl"
 
 
+FEW = ["--max-tokens", 24]  # an emulated forward pass takes its time
+
+
 @pytest.fixture(scope="module")
 def gpu(tmp_path_factory):
     """The first GPU's name; where there is none the tests that take it are skipped."""
@@ -51,7 +54,7 @@ def test_auto_is_cuda_where_there_is_a_gpu(gpu, runs):
 
 @pytest.mark.parametrize("model", GOLDEN)
 def test_gpu_and_processor_agree(gpu, runs, model):
-    here, there = (runs(golden(model), "--backend", backend) for backend in ("cpu", "cuda"))
+    here, there = (runs(golden(model), *FEW, "--backend", backend) for backend in ("cpu", "cuda"))
     gram = here["gram/gram"]
     norms = np.sqrt(np.einsum("llh->lh", gram))
     assert np.all(np.abs(there["gram/gram"] - gram) <= 1e-5 * norms[:, None] * norms[None])
@@ -66,6 +69,9 @@ def test_gpu_and_processor_agree(gpu, runs, model):
         np.testing.assert_allclose(there[f"heads/{name}"], here[f"heads/{name}"], rtol=1e-9)
     for name in ("right_dirs", "left_dirs"):
         np.testing.assert_allclose(there[f"heads/{name}"], here[f"heads/{name}"], atol=1e-6)
+    np.testing.assert_allclose(there["variation/residual"], here["variation/residual"], atol=1e-9)
+    for name in ("frob", "h_norm_mean", "rel_step_mean", "eff_rank", "cross_entropy"):
+        np.testing.assert_allclose(there[f"residual/{name}"], here[f"residual/{name}"], rtol=1e-4, err_msg=name)
 
 
 @pytest.mark.parametrize("model", GOLDEN)
@@ -85,7 +91,7 @@ def test_golden_spectra_on_one_gpu_and_the_same_bits_on_two_ranks(gpu, runs, mod
 
 
 def test_twice_the_same_bits(gpu, runs):
-    once, twice = (runs(MODEL, "--backend", "cuda", "--threads", threads) for threads in (1, 2))
+    once, twice = (runs(MODEL, *FEW, "--backend", "cuda", "--threads", threads) for threads in (1, 2))
     assert once.datasets() == twice.datasets()
 
 
@@ -94,8 +100,8 @@ def test_twice_the_same_bits(gpu, runs):
 def test_ranks_that_exchange_by_either_way_give_the_bits_of_one(gpu, runs, ranks, environment, path):
     if environment is NCCL:
         emulator_only(gpu, "whether ranks may share a card over NCCL depends on it; tests/gpu/prove.py tries")
-    one = runs(MODEL, "--backend", "cuda")
-    several = runs(MODEL, "--backend", "cuda", ranks=ranks, environment=environment)
+    one = runs(MODEL, *FEW, "--backend", "cuda")
+    several = runs(MODEL, *FEW, "--backend", "cuda", ranks=ranks, environment=environment)
     assert several.attribute("exchange_path") == path
     assert ("nccl" in several.about["versions"]) == (path == "nccl")
     assert several.datasets() == one.datasets()
