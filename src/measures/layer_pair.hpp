@@ -30,6 +30,21 @@ constexpr std::size_t place_of(WeightFamily family) noexcept {
     return at;
 }
 
+/// The norm whose weights scale the columns that a family reads; the family itself where there is none.
+constexpr WeightFamily norm_before(WeightFamily family) noexcept {
+    switch (family) {
+        case WeightFamily::q_proj:
+        case WeightFamily::k_proj:
+        case WeightFamily::v_proj:
+            return WeightFamily::input_ln;
+        case WeightFamily::gate_proj:
+        case WeightFamily::up_proj:
+            return WeightFamily::post_attn_ln;
+        default:
+            return family;
+    }
+}
+
 /// Sizes that both layers have.
 struct PairShape {
     std::int64_t heads = 0;         ///< H; 0: no attention in both, or of another shape

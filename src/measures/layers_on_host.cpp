@@ -13,21 +13,6 @@ bool same_size(const LayerShape& a, const LayerShape& b, WeightFamily family) {
     return of_a != nullptr && of_b != nullptr && of_a->rows == of_b->rows && of_a->cols == of_b->cols;
 }
 
-/// The norm whose weights scale what a family reads; the family itself where there is none.
-WeightFamily norm_before(WeightFamily family) {
-    switch (family) {
-        case WeightFamily::q_proj:
-        case WeightFamily::k_proj:
-        case WeightFamily::v_proj:
-            return WeightFamily::input_ln;
-        case WeightFamily::gate_proj:
-        case WeightFamily::up_proj:
-            return WeightFamily::post_attn_ln;
-        default:
-            return family;
-    }
-}
-
 }  // namespace
 
 PairShape pair_shape(const ModelShape& shape, std::int64_t row) {

@@ -21,21 +21,6 @@ std::int64_t columns_of(const PairShape& shape, WeightFamily family, std::int64_
     }
 }
 
-/// The norm that feeds the columns of a family, or the family itself.
-WeightFamily norm_before(WeightFamily family) {
-    switch (family) {
-        case WeightFamily::q_proj:
-        case WeightFamily::k_proj:
-        case WeightFamily::v_proj:
-            return WeightFamily::input_ln;
-        case WeightFamily::gate_proj:
-        case WeightFamily::up_proj:
-            return WeightFamily::post_attn_ln;
-        default:
-            return family;
-    }
-}
-
 }  // namespace
 
 MadeLayer::MadeLayer(const LayerTensors& layer)
